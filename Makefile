@@ -1,0 +1,40 @@
+# Everything a developer needs; `make help` lists it. The virtual environment is made on demand, in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help run test check lint types layers docs clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+run: $(INSTALLED) ## run the demo job until Ctrl-C
+	@exec $(BIN)/jobd run
+
+test: $(INSTALLED) ## run every test that this machine can run
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types layers test ## all that CI runs
+
+lint: $(INSTALLED) ## style and common mistakes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## strict types
+	@$(BIN)/mypy
+
+layers: $(INSTALLED) ## imports go downwards only
+	@$(BIN)/lint-imports --no-logo
+
+docs: $(INSTALLED) ## write the pages and files that derive from the code
+	@$(BIN)/python docs/generate.py
+
+clean: ## remove what `make` has made
+	rm -rf .venv
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jobd needs Python 3.11 or newer")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

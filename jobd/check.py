@@ -1,0 +1,48 @@
+"""`jobd check`: what the daemon would run with and when, for people to read; starts nothing.
+
+May import: settings, job, clock, durations, envfile.
+"""
+
+import time
+from collections.abc import Iterator
+
+from jobd import clock, durations, envfile, settings
+from jobd.job import Job
+from jobd.settings import DECLARED, Resolved
+
+#: How many ticks of each job are shown.
+TICKS = 3
+
+
+def lines(resolved: Resolved, file: envfile.EnvFile, jobs: list[Job]) -> Iterator[str]:
+    """The report, line by line."""
+    yield "Settings"
+    yield from _table([_setting_row(key, resolved) for key in DECLARED])
+    bound_s = resolved.settings.grace_period + resolved.settings.cancel_timeout + 1
+    yield f"  A stop takes at most {durations.show(bound_s)}: grace period, cancel timeout and 1s."
+    for name, source in resolved.unknown.items():
+        nearest = settings.nearest(name)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        yield f"  Ignored: {name} ({source}) is no setting{hint}"
+    for name in file.duplicates:
+        yield f"  Given twice: {name}; the last one counts ({file.sources[name]})"
+    yield ""
+    yield "Jobs"
+    yield from _table([[job.name, str(job.schedule), job.kind.value, job.target] for job in jobs])
+    yield ""
+    yield "Next ticks, if the daemon started now"
+    wall, now = clock.Clock(), time.monotonic()
+    for job in jobs:
+        ticks = [clock.stamp(wall.wall_ns(now) + job.schedule.offset_ns(tick)) for tick in range(TICKS)]
+        yield from _table([[job.name, *ticks]])
+
+
+def _setting_row(key: str, resolved: Resolved) -> list[str]:
+    setting, given = DECLARED[key], resolved.given[key]
+    return [setting.name, settings.shown(setting, given.text), f"from {given.source}"]
+
+
+def _table(rows: list[list[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

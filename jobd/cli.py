@@ -1,0 +1,146 @@
+"""The command line: reads it, resolves the settings, and hands over to the command.
+
+May import everything. Flags derive from the declarations in settings; argparse leaves with exit code 2 by itself.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobd import __version__, check, daemon, envfile, events, exits, loader, log, settings, signals, stop
+from jobd.errors import Fault, InvalidConfig
+from jobd.exits import ExitCode
+from jobd.job import Job
+from jobd.settings import DECLARED, Resolved
+
+_DESCRIPTION = "Starts jobs on time, whatever the earlier ones do, and stops on time, whatever the running ones do."
+_TARGETS = """\
+A target is package.module (every job declared in it) or package.module:function (that one, every JOBD_INTERVAL if
+it declares no schedule). The current directory is importable. Without a target, JOBD_JOBS says what to run, and with
+that unset too, the built-in demo job: every 10 s it starts a run that sleeps a random 5 to 15 s.
+"""
+_EXITS = "exit codes:\n" + "\n".join(f"  {code.value:<4}{meaning}" for code, meaning in exits.MEANINGS.items())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name; the exit code, where the daemon has not left the process itself."""
+    given = _parser().parse_args(_with_command(arguments))
+    configuration = _configuration(given)
+    settings.in_use = configuration.resolved.settings
+    return _check(configuration) if given.command == "check" else _run(configuration)
+
+
+@dataclass(frozen=True, slots=True)
+class _Configuration:
+    """What the command line, the environment and the file say together."""
+
+    resolved: Resolved
+    file: envfile.EnvFile
+    faults: list[Fault]
+
+    def load(self) -> list[Job]:
+        """The jobs. Raises `InvalidConfig` with the faults of the settings and those of the targets, all at once."""
+        for name, value in self.file.values.items():
+            if not name.startswith(settings.PREFIX):
+                os.environ.setdefault(name, value)  # the jobs' own variables; a real one wins
+        given = self.resolved.given["jobs"]
+        now = self.resolved.settings
+        try:
+            jobs = loader.load(now.jobs, now.interval, given.source, _here())
+        except InvalidConfig as invalid:
+            raise InvalidConfig(self.faults + invalid.faults) from None
+        if self.faults:
+            raise InvalidConfig(self.faults)
+        return jobs
+
+
+def _configuration(given: argparse.Namespace) -> _Configuration:
+    faults: list[Fault] = []
+    try:
+        file = envfile.read(given.env_file)
+    except InvalidConfig as invalid:
+        file, faults = envfile.EnvFile(), invalid.faults
+    flags = {key: value for key in DECLARED if (value := getattr(given, key, None)) is not None}
+    if given.targets:
+        flags["jobs"] = " ".join(given.targets)
+    resolved = settings.resolve(flags, os.environ, file)
+    return _Configuration(resolved, file, faults + resolved.faults)
+
+
+def _run(configuration: _Configuration) -> int:
+    now = configuration.resolved.settings
+    to = log.Log(now.log_level, now.log_format)
+
+    def load() -> list[Job]:
+        _warn(to, configuration)
+        return configuration.load()
+
+    daemon.Daemon(now, to).run(load)
+
+
+def _check(configuration: _Configuration) -> int:
+    signals.release()  # a check that hangs in an import is ended like any other program
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            jobs = configuration.load()
+    except InvalidConfig as invalid:
+        now = configuration.resolved.settings
+        to = log.Log(now.log_level, now.log_format)
+        daemon.report(to, invalid.faults)
+        to.flush(stop.FLUSH_S)
+        return ExitCode.CONFIG
+    for line in check.lines(configuration.resolved, configuration.file, jobs):
+        print(line.encode("utf-8", "backslashreplace").decode())
+    return ExitCode.OK
+
+
+def _warn(to: log.Log, configuration: _Configuration) -> None:
+    for name, source in configuration.resolved.unknown.items():
+        to.emit(events.CONFIG_UNKNOWN, setting=name, source=source, nearest=settings.nearest(name))
+    for name in configuration.file.duplicates:
+        to.emit(events.CONFIG_DUPLICATE, setting=name, source=configuration.file.sources[name])
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it has been removed; what is installed can still be imported
+        return ""
+
+
+def _with_command(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `run` put in where no command is named."""
+    named = bool(arguments) and (not arguments[0].startswith("-") or arguments[0] in ("-h", "--help", "--version"))
+    return list(arguments) if named else ["run", *arguments]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("jobd", description=_DESCRIPTION, epilog=_EXITS, **_LAYOUT)
+    parser.add_argument("--version", action="version", version=f"jobd {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    for name, meaning in (
+        ("run", "run the daemon in the foreground, logs on stdout; the default"),
+        ("check", "load everything, print settings, jobs and next ticks, start nothing; exit 0 or 78"),
+    ):
+        command = commands.add_parser(name, help=meaning, description=f"{meaning}.\n\n{_TARGETS}", **_LAYOUT)
+        command.add_argument("targets", nargs="*", metavar="TARGET", help="what to run instead of JOBD_JOBS")
+        command.add_argument("--env-file", metavar="PATH", help="read this file instead of .env in this directory")
+        _add_settings(command)
+    return parser
+
+
+_LAYOUT: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("settings", "A flag wins over the environment, and that over the .env file.")
+    for key, setting in DECLARED.items():
+        if key == "jobs":
+            continue
+        default = "unset" if setting.default is None else setting.default
+        text = f"{setting.meaning} ({setting.kind}; {setting.name}; default: {default})".replace("%", "%%")
+        group.add_argument(setting.flag, dest=key, metavar="VALUE", help=text)

@@ -1,0 +1,61 @@
+"""The one place where wall-clock time comes in. Imports nothing of ours.
+
+Everything is scheduled and measured on the monotonic clock; people read wall-clock time. A `Clock` holds the
+difference of the two, so that ticks that lie on an exact grid are shown on an exact grid. The difference is
+measured anew only when the wall clock has been set or has slewed away by more than `STEP_NS`.
+"""
+
+import time
+from datetime import UTC, datetime
+
+#: A wall clock that is further off than this has been set; below it, the grid is worth more than the correction.
+STEP_NS = 100_000_000
+
+_SECOND_NS = 1_000_000_000
+
+
+class Clock:
+    """Tells the wall-clock time of instants on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def watch(self) -> None:
+        """Follow the wall clock if it has been set since the last look."""
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        if abs(offset_ns - self._offset_ns) > STEP_NS:
+            self._offset_ns = offset_ns
+
+    def wall_ns(self, instant: float) -> int:
+        """Nanoseconds since the epoch at `instant`, in monotonic seconds."""
+        return self._offset_ns + round(instant * _SECOND_NS)
+
+
+class _Stamps:
+    """Formats instants as RFC 3339; the part down to the second is kept from the last call."""
+
+    def __init__(self) -> None:
+        self._kept = (-1, "")
+
+    def stamp(self, wall_ns: int) -> str:
+        seconds, rest_ns = divmod(wall_ns, _SECOND_NS)
+        kept_seconds, prefix = self._kept
+        if seconds != kept_seconds:
+            prefix = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._kept = (seconds, prefix)  # one assignment, because any thread may come by
+        return f"{prefix}.{rest_ns // 1000:06d}Z"
+
+
+#: `stamp(wall_ns)`: RFC 3339, UTC, with microseconds and ``Z``. Ticks and lines keep a second each.
+stamp = _Stamps().stamp
+_stamp_now = _Stamps().stamp
+
+
+def seconds(duration: float) -> float:
+    """A duration as the log shows it, to the microsecond."""
+    return round(duration, 6)
+
+
+def now() -> str:
+    """The wall-clock time now, as `stamp` writes it."""
+    return _stamp_now(time.time_ns())

@@ -1,0 +1,187 @@
+"""The daemon of one process: start, serve, stop.
+
+May import everything below it. This file puts the parts together and decides in which thread each works; what they
+do is in their own files. A signal goes from the pipe in `signals` to `_obey`, and from there to the stop sequence;
+a tick from the spawner to the runner, and from there to the plane or thread that executes it.
+"""
+
+import asyncio
+import os
+import platform
+import select
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from jobd import __version__, clock, events, fence, hooks, log, notify, render, runner, signals, spawner, stop, watch
+from jobd.clock import seconds
+from jobd.errors import Fault, InvalidConfig
+from jobd.exits import ExitCode
+from jobd.job import Due, Job
+from jobd.plane import JobPlane
+from jobd.settings import Settings
+
+#: How often at most systemd is told the number of runs in flight.
+STATUS_EVERY_S = 1.0
+
+
+class Daemon:
+    """All parts of the daemon, ready to start."""
+
+    def __init__(self, settings: Settings, to: log.Log) -> None:
+        """Make the parts; the threads that a stop needs exist from here on."""
+        self._log = to
+        self._notifier = notify.Notifier.from_environment(os.environ)
+        # select(2) waits to the microsecond where epoll rounds up to milliseconds; this loop has few descriptors.
+        self._loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+        self._plane = JobPlane()
+        self._runner = runner.Runner(self._loop, self._plane, to, settings.max_running)
+        self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer)
+        self._watch = watch.Watch(self._loop, self._plane, self._runner, to, self._notifier)
+        self._stop = stop.StopSequence(
+            loop=self._loop,
+            settings=settings,
+            runner=self._runner,
+            to=to,
+            notifier=self._notifier,
+            fence=fence.LastFence(),
+            stop_spawning=lambda: self._runner.skip(self._spawner.stop()),
+            leave=_leave,
+        )
+        self._runner.on_change = self._runs_changed
+        self._loop.set_exception_handler(self._control_failed)
+        self._on_terminal = signals.on_terminal()
+        self._telling = False
+
+    def run(self, load: Callable[[], list[Job]]) -> NoReturn:
+        """Load the jobs, run them until a stop is asked for, and leave the process with an `ExitCode`."""
+        try:
+            self._serve(self._start(load))
+        except InvalidConfig as invalid:
+            report(self._log, invalid.faults)
+            self._stop.refuse()
+        except BaseException as error:  # whatever it is, no run may vanish without a word
+            self._stop.failed(error)
+            self._loop.run_forever()
+        _leave(ExitCode.INTERNAL)
+
+    def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
+        hooks.install(self._log)
+        self._log.emit(events.DAEMON_STARTING, version=__version__, pid=os.getpid(), python=platform.python_version())
+        self._plane.start(self._stray, self._plane_broken)
+        with _Ears(self._obey):
+            jobs = load()
+        signals.reassert()
+        return jobs
+
+    def _serve(self, jobs: list[Job]) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.add_reader(signals.fileno(), self._listen)
+        self._listen()
+        if self._stop.ready():
+            self._log.emit(events.DAEMON_READY, jobs=len(jobs), startup_s=_uptime_s())
+            self._notifier.ready()
+            self._tell_status()
+            self._watch.start()
+            self._spawner.start(jobs)
+        self._loop.run_forever()
+
+    def _listen(self) -> None:
+        for signum in signals.take():
+            self._obey(signum)
+
+    def _obey(self, signum: signal.Signals) -> None:
+        """Every signal comes by here, in the order in which they came."""
+        if signum in signals.STOP or (signum == signal.SIGHUP and self._on_terminal):
+            self._stop.signalled(signum)
+        elif signum == signal.SIGUSR1:
+            self._log.emit(
+                events.DAEMON_STATUS,
+                state=self._stop.state.value,
+                running=self._runner.running,
+                uptime_s=_uptime_s(),
+            )
+            self._runner.tell()
+
+    def _offer(self, ticks: list[Due]) -> None:
+        self._runner.offer(ticks)
+        self._watch.runs_changed()
+        self._tell_status_soon()
+
+    def _runs_changed(self) -> None:
+        self._stop.runs_changed()
+        self._tell_status_soon()
+
+    def _tell_status_soon(self) -> None:
+        if self._notifier.listening and not self._telling:
+            self._telling = True
+            self._loop.call_later(STATUS_EVERY_S, self._tell_status)
+
+    def _tell_status(self) -> None:
+        self._telling = False
+        self._notifier.status(self._stop.status)
+
+    def _control_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """A callback of the control loop has raised: a fault of ours."""
+        error = context.get("exception")
+        self._stop.failed(error if isinstance(error, BaseException) else RuntimeError(str(context["message"])))
+
+    def _plane_broken(self, error: BaseException) -> None:
+        self._loop.call_soon_threadsafe(self._stop.failed, error)
+
+    def _stray(self, where: str, error: BaseException) -> None:
+        hooks.stray(self._log, where, error)
+
+
+class _Ears:
+    """Obeys signals in a thread while the main thread imports the jobs, however long that takes."""
+
+    def __init__(self, obey: Callable[[signal.Signals], None]) -> None:
+        self._obey = obey
+        self._lock = threading.Lock()
+        self._handed_over = False
+        self._thread = threading.Thread(target=self._listen, name="jobd signals", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        """Give the signals back; while the thread is obeying one, wait: a stop does not come back."""
+        with self._lock:
+            self._handed_over = True
+        signals.nudge()
+
+    def _listen(self) -> None:
+        while True:
+            select.select([signals.fileno()], [], [])
+            with self._lock:
+                if self._handed_over:
+                    return
+                for signum in signals.take():
+                    self._obey(signum)
+
+
+def report(to: log.Log, faults: list[Fault]) -> None:
+    """Log each fault of the configuration."""
+    for fault in faults:
+        failure = render.failure(fault.exception) if fault.exception else {}
+        to.emit(
+            events.CONFIG_INVALID,
+            setting=fault.setting,
+            value=fault.value,
+            source=fault.source,
+            reason=fault.reason,
+            **failure,
+        )
+
+
+def _uptime_s() -> float:
+    return seconds(time.monotonic() - signals.held_since)
+
+
+def _leave(code: ExitCode) -> NoReturn:
+    """End the process at once: no thread is joined, nothing is finalised, nobody's exit handler can hold it."""
+    os._exit(code)

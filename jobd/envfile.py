@@ -1,0 +1,97 @@
+"""The `.env` file: python-dotenv's parser, with what it would hang on, drop or guess refused.
+
+May import: errors.
+
+python-dotenv hangs on a FIFO, takes a directory for an empty file, and drops what follows a quote that is never
+closed. So the file is checked before it is parsed, and each piece that the parser marks as faulty is reported with
+its line. Values are taken as they are: ``${HOME}`` is not expanded.
+"""
+
+import os
+import stat
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+from dotenv.parser import parse_stream
+
+from jobd.errors import Fault, InvalidConfig
+
+#: A configuration is never this large; something that is was named by mistake.
+MAX_BYTES = 1_048_576
+#: An unclosed quote makes the parser read to the end of the file; after so many faults the rest is not worth it.
+MAX_FAULTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFile:
+    """The variables of one file."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    #: Where each stands: ``.env line 3``.
+    sources: dict[str, str] = field(default_factory=dict)
+    #: Variables that the file names more than once.
+    duplicates: list[str] = field(default_factory=list)
+
+
+def read(path: str | None) -> EnvFile:
+    """The file at `path`; with None, `.env` in the current directory, which need not exist.
+
+    Raises `InvalidConfig` with every fault of the file.
+    """
+    shown = ".env" if path is None else path
+    named_by = "current directory" if path is None else "command line (--env-file)"
+    try:
+        text = _text(Path(shown))
+    except FileNotFoundError:
+        if path is None:
+            return EnvFile()
+        raise InvalidConfig([Fault("--env-file", shown, named_by, "there is no such file")]) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        setting = ".env" if path is None else "--env-file"
+        raise InvalidConfig([Fault(setting, shown, named_by, f"cannot be used: {reason}")]) from None
+    return _parse(text, shown)
+
+
+def _text(path: Path) -> str:
+    # O_NONBLOCK: opening a FIFO must not wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+    if b"\0" in data:
+        raise ValueError(f"line {_line_of(data, data.index(0))} holds a NUL byte")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"line {_line_of(data, error.start)} is not UTF-8") from None
+
+
+def _line_of(data: bytes, offset: int) -> int:
+    return len((data[:offset] + b".").splitlines())
+
+
+def _parse(text: str, shown: str) -> EnvFile:
+    file = EnvFile()
+    faults: list[Fault] = []
+    for binding in parse_stream(StringIO(text, newline="")):
+        original = binding.original.string
+        blank = len(original) - len(original.lstrip())
+        source = f"{shown} line {binding.original.line + original[:blank].count(chr(10))}"
+        if binding.error or (binding.key is not None and binding.value is None):
+            written = original.strip()[:200]
+            faults.append(Fault(shown, written, source, "is no assignment; write NAME=value, and close every quote"))
+            if len(faults) == MAX_FAULTS:
+                break
+        elif binding.key is not None and binding.value is not None:
+            if binding.key in file.values:
+                file.duplicates.append(binding.key)
+            file.values[binding.key] = binding.value
+            file.sources[binding.key] = source
+    if faults:
+        raise InvalidConfig(faults)
+    return file

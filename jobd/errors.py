@@ -1,0 +1,30 @@
+"""What can be wrong with a configuration, in a form that names what, where it came from and what would be right.
+
+Imports nothing of ours.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing in the configuration that cannot be used; becomes one `config.invalid` line."""
+
+    #: The setting's name, such as ``JOBD_INTERVAL``, or the file that is at fault.
+    setting: str
+    #: The value as it was given.
+    value: str
+    #: Where it came from: ``environment``, ``.env line 3``, ``command line``.
+    source: str
+    #: What is wrong and what would be right, as one sentence.
+    reason: str
+    #: The exception behind it, where one was raised: by a jobs module at import, say.
+    exception: BaseException | None = None
+
+
+class InvalidConfig(Exception):
+    """The configuration cannot be used; `faults` holds every fault that was found, not just the first."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(f"{f.setting}={f.value!r} ({f.source}): {f.reason}" for f in faults))
+        self.faults = faults

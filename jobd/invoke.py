@@ -1,0 +1,124 @@
+"""How a run is executed: a coroutine as a task on the job plane, a plain function in a daemon thread of its own.
+
+May import: job, run, plane, render, states. Each way of executing does the same: `begin` the run (which may refuse
+it), make it the current run, call the user's code, and tell `end` how that ended. Whatever the user's code raises
+ends here.
+
+Tricky: texts of exceptions are made here, on the thread of the user's code, because making them runs user code.
+"""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from jobd import render
+from jobd import run as runs
+from jobd.job import Kind
+from jobd.plane import JobPlane
+from jobd.run import Run
+from jobd.states import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended."""
+
+    outcome: Outcome
+    #: The fields `error` and `traceback`, where it failed.
+    failure: dict[str, Any] | None = None
+
+
+SUCCEEDED = Ending(Outcome.SUCCEEDED)
+CANCELLED = Ending(Outcome.CANCELLED)
+ABANDONED = Ending(Outcome.ABANDONED)
+
+
+class Executor:
+    """Executes runs, each by the kind of its job."""
+
+    def __init__(self, plane: JobPlane, begin: Callable[[Run], bool], end: Callable[[Run, Ending], None]) -> None:
+        """`begin` and `end` are called on whichever thread executes the run; `begin` says whether it may start."""
+        self._plane = plane
+        self._begin = begin
+        self._end = end
+
+    def start(self, batch: list[Run]) -> None:
+        """Execute the runs as soon as can be. From the control plane."""
+        self._plane.call(self._start_task, [run for run in batch if run.of.kind is Kind.COROUTINE])
+        for run in batch:
+            if run.of.kind is Kind.FUNCTION:
+                self._start_thread(run)
+
+    def cancel(self, batch: list[Run]) -> None:
+        """Cancel the runs; may be called again for those that did not end. From the control plane.
+
+        A thread cannot be interrupted: all that a plain function gets is its `stopping` event.
+        """
+        for run in batch:
+            run.ask_to_stop()
+        self._plane.call(self._cancel_task, [run for run in batch if run.of.kind is Kind.COROUTINE])
+
+    def _start_task(self, run: Run) -> None:
+        # Not `create_task`: a job may have given the loop a task factory of its own.
+        run.body = asyncio.Task(self._coroutine(run), loop=self._plane.loop, name=run.run_id)
+
+    def _cancel_task(self, run: Run) -> None:
+        if isinstance(run.body, asyncio.Task) and not run.body.done():
+            run.cancelled = True
+            run.body.cancel()
+
+    async def _coroutine(self, run: Run) -> None:
+        if not self._begin(run):
+            return
+        runs.current.set(run)
+        try:
+            await run.of.function()
+        except asyncio.CancelledError as error:
+            ending = CANCELLED if run.cancelled else _failed(error)
+        except BaseException as error:
+            ending = _failed(error)
+        else:
+            ending = CANCELLED if run.cancelled else SUCCEEDED
+        self._end(run, ending)
+
+    def _start_thread(self, run: Run) -> None:
+        run.body = threading.Thread(target=self._function, args=(run,), name=run.run_id, daemon=True)
+        try:
+            run.body.start()
+        except RuntimeError as error:  # no more threads are to be had
+            if self._begin(run):
+                self._end(run, _failed(error))
+
+    def _function(self, run: Run) -> None:
+        if not self._begin(run):
+            return
+        runs.current.set(run)
+        try:
+            result = run.of.function()
+        except BaseException as error:
+            ending = _failed(error)
+        else:
+            ending = _refused(result) if inspect.isawaitable(result) else SUCCEEDED
+        self._end(run, ending)
+
+
+#: Code of ours that stands between the loop or the thread and the job; of no interest in a stack.
+FRAMES: frozenset[CodeType] = frozenset({Executor._coroutine.__code__, Executor._function.__code__})
+
+
+def _failed(error: BaseException) -> Ending:
+    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        error.__traceback__ = error.__traceback__.tb_next  # from the job's own first line on
+    return Ending(Outcome.FAILED, render.failure(error))
+
+
+def _refused(result: Any) -> Ending:
+    if inspect.iscoroutine(result):
+        result.close()
+    return _failed(
+        TypeError("the function is no coroutine function, yet it returned an awaitable; declare it with `async def`")
+    )

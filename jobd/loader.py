@@ -1,0 +1,129 @@
+"""From targets to jobs: imports what they name, and reports everything that is wrong with it.
+
+May import: job, schedule, errors. Runs the users' code at import, so it can raise anything or never come back;
+whoever calls it must be able to stop the process meanwhile. A reader for another kind of target stands beside
+`_from_python`.
+"""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from jobd import job as jobs
+from jobd import schedule
+from jobd.errors import Fault, InvalidConfig
+
+
+def load(targets: Sequence[str], interval_s: float, source: str, here: str) -> list[jobs.Job]:
+    """The jobs that the targets name; one that declares no schedule starts every `interval_s`.
+
+    `source` says where the targets come from, `here` is the directory that becomes importable. Raises `InvalidConfig`
+    with every fault of every target.
+    """
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    default = schedule.Every(interval_s)
+    found: list[jobs.Job] = []
+    faults: list[Fault] = []
+    for target in targets:
+        try:
+            found += _from_target(target, default)
+        except _Unusable as unusable:
+            faults.append(Fault("JOBD_JOBS", target, source, str(unusable), unusable.__cause__))
+    faults += _same_names(found, source)
+    if faults:
+        raise InvalidConfig(faults)
+    return found
+
+
+class _Unusable(Exception):
+    """A target that gives no jobs; the cause, if there is one, was raised by the user's code."""
+
+
+def _from_target(target: str, default: schedule.Every) -> list[jobs.Job]:
+    if target.endswith(".toml"):
+        raise _Unusable("is a file of jobs, which this version cannot read; name a package.module")
+    return _from_python(target, default)
+
+
+def _from_python(target: str, default: schedule.Every) -> list[jobs.Job]:
+    name, colon, path = target.partition(":")
+    if not all(part.isidentifier() for part in name.split(".")) or bool(colon) != bool(path):
+        raise _Unusable("is no target; write package.module or package.module:function")
+    module = _import(name)
+    if colon:
+        return [_job(_attribute(module, path), target, default)]
+    found = [_job(function, target, default) for function in _declared_in(module)]
+    if not found:
+        raise _Unusable(f"declares no job; put @every above a function of {name}, or name one: {name}:function")
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(f"{missing}."):
+            raise _Unusable(f"there is no module {missing} in the current directory or among the installed") from error
+        raise _Unusable(f"importing {name} failed: it needs the module {missing}, which is not installed") from error
+    except BaseException as error:  # SystemExit and the like too: a module may not end the daemon
+        raise _Unusable(f"importing {name} raised {type(error).__name__}") from error
+
+
+def _attribute(module: ModuleType, path: str) -> object:
+    found: object = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except Exception as error:
+            raise _Unusable(f"{module.__name__} has no {path}") from error
+    return found
+
+
+def _declared_in(module: ModuleType) -> Iterator[Callable[..., Any]]:
+    """The functions that a decorator has declared jobs in this very module, in the order of the code."""
+    seen: set[int] = set()
+    for value in list(vars(module).values()):
+        here = jobs.declared(value) is not None and getattr(value, "__module__", None) == module.__name__
+        if here and id(value) not in seen:
+            seen.add(id(value))
+            yield value
+
+
+def _job(function: object, target: str, default: schedule.Every) -> jobs.Job:
+    if not callable(function):
+        raise _Unusable(f"is no job but {_a(type(function).__name__)}; name a function or a coroutine function")
+    if isinstance(function, type):
+        raise _Unusable("is no job but a class; name a function or a coroutine function")
+    _refuse_arguments(function)
+    declared = jobs.declared(function)
+    name = (declared and declared.name) or getattr(function, "__name__", None) or target.rpartition(":")[2]
+    ticks = declared.schedule if declared else default
+    return jobs.Job(name=name, schedule=ticks, function=function, kind=jobs.kind_of(function), target=target)
+
+
+def _refuse_arguments(function: Callable[..., Any]) -> None:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if needed:
+        raise _Unusable(f"takes arguments ({', '.join(needed)}); a job is called without any")
+
+
+def _same_names(found: list[jobs.Job], source: str) -> Iterator[Fault]:
+    first: dict[str, jobs.Job] = {}
+    for job in found:
+        other = first.setdefault(job.name, job)
+        if other is not job:
+            reason = f"declares a second job named {job.name} (the first is from {other.target}); names must differ"
+            yield Fault("JOBD_JOBS", job.target, source, reason)
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

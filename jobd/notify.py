@@ -1,0 +1,65 @@
+"""What systemd is told, by its notification protocol (`sd_notify(3)`): datagrams of ``NAME=value`` lines.
+
+Imports nothing of ours. Sending never waits and never fails: who does not listen is not told.
+"""
+
+import os
+import socket
+from collections.abc import MutableMapping
+
+_FAMILY = socket.AF_UNIX
+_KIND = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+
+
+class Notifier:
+    """Tells the service manager of this process how it is; silent where there is none."""
+
+    def __init__(self, address: str | None, watchdog_s: float | None = None) -> None:
+        """Send to `address`: a path, or ``@name`` for an abstract socket."""
+        #: How often the manager wants to hear `WATCHDOG=1`, in seconds; None if it does not.
+        self.watchdog_s = watchdog_s
+        self._address = address and (f"\0{address[1:]}" if address.startswith("@") else address)
+        self._socket = socket.socket(_FAMILY, _KIND) if address else None  # now, while descriptors are to be had
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str]) -> "Notifier":
+        """The notifier that the environment asks for; its variables are removed, so that no child finds them."""
+        address = environment.pop("NOTIFY_SOCKET", None)
+        usec = environment.pop("WATCHDOG_USEC", "")
+        pid = environment.pop("WATCHDOG_PID", "")
+        for_us = pid in ("", str(os.getpid()))
+        known = usec.isascii() and usec.isdigit() and len(usec) < 16 and int(usec) > 0
+        return cls(address or None, int(usec) / 1e6 if for_us and known else None)
+
+    @property
+    def listening(self) -> bool:
+        """Whether there is anybody to tell."""
+        return self._address is not None
+
+    def ready(self) -> None:
+        """The first jobs can start."""
+        self._send("READY=1")
+
+    def status(self, text: str) -> None:
+        """One line for people: `systemctl status` shows it."""
+        self._send(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """Both planes turn."""
+        self._send("WATCHDOG=1")
+
+    def stopping(self, extend_s: float) -> None:
+        """The drain has begun; give us `extend_s` before the next word."""
+        self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(extend_s * 1e6)}")
+
+    def extend(self, extend_s: float) -> None:
+        """The drain goes on; give us `extend_s` from now before the next word."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(extend_s * 1e6)}")
+
+    def _send(self, message: str) -> None:
+        if self._socket is None or self._address is None:
+            return
+        try:
+            self._socket.sendto(message.encode(), self._address)
+        except (OSError, ValueError):  # not there, not listening, or no address at all
+            pass

@@ -1,0 +1,103 @@
+"""The job plane: an event loop in a daemon thread of its own, which runs nothing but user code.
+
+Imports nothing of ours. The control plane hands batches of calls over and asks how the plane is; it never waits for
+it.
+
+Tricky: a coroutine may block the loop for as long as it likes, call its ``stop()``, or let SystemExit through it.
+The loop is entered again then, which asyncio allows and which loses no callback. `busy_since` is how the other
+plane sees a loop that is held: it is None exactly while the loop waits in its selector.
+"""
+
+import asyncio
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+#: Calls made in one turn of the loop: so many at once delay what else is due, fewer cost more turns.
+CALLS_PER_TURN = 64
+
+
+class _Selector(selectors.DefaultSelector):
+    """The selector of the job plane, which knows whether it is being waited in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy_since: float | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.busy_since = None
+        try:
+            return super().select(timeout)
+        finally:
+            self.busy_since = time.monotonic()
+
+
+class JobPlane:
+    """An event loop for coroutines, in a thread that nobody ever joins."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Make the plane; it turns once `start` is called. A `loop` that is given turns by itself (for tests)."""
+        self._selector = _Selector()
+        self.loop = loop or asyncio.SelectorEventLoop(self._selector)
+        self._calls: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._taking = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, stray: Callable[[str, BaseException], None], broken: Callable[[BaseException], None]) -> None:
+        """Let the plane turn.
+
+        `stray` is told what left the loop without harm, `broken` what made it unusable; both in the plane's thread.
+        """
+        self._thread = threading.Thread(target=self._turn, args=(stray, broken), name="jobd jobs", daemon=True)
+        self._thread.start()
+
+    def call(self, function: Callable[[Item], None], items: Iterable[Item]) -> None:
+        """Call `function` with each item, in order, as soon as the plane turns; one hop for all. From any thread."""
+        self._calls.extend((function, item) for item in items)
+        if self._calls and not self._taking:
+            self._taking = True
+            self.loop.call_soon_threadsafe(self._take)
+
+    def held_for(self) -> float:
+        """For how many seconds one callback has held the loop; 0 while it turns."""
+        since = self._selector.busy_since
+        return 0.0 if since is None else max(0.0, time.monotonic() - since)
+
+    @property
+    def ident(self) -> int | None:
+        """The plane's thread, as `threading.get_ident` names it."""
+        return self._thread.ident if self._thread else None
+
+    @property
+    def turns(self) -> bool:
+        """Whether the plane's thread is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _take(self) -> None:
+        self._taking = False  # RACE: before the queue is looked at, so that who appends later calls again
+        try:
+            for _ in range(min(CALLS_PER_TURN, len(self._calls))):
+                function, item = self._calls.popleft()
+                function(item)
+        finally:
+            if self._calls and not self._taking:
+                self._taking = True
+                self.loop.call_soon(self._take)
+
+    def _turn(self, stray: Callable[[str, BaseException], None], broken: Callable[[BaseException], None]) -> None:
+        asyncio.set_event_loop(self.loop)
+        while True:
+            try:
+                self.loop.run_forever()
+                error: BaseException = RuntimeError("a job stopped the event loop; jobd goes on with it")
+            except (SystemExit, KeyboardInterrupt) as left:
+                error = left
+            except BaseException as fault:
+                broken(fault)
+                return
+            stray("event loop of the jobs", error)

@@ -1,0 +1,138 @@
+"""Log lines as JSON that cannot fail. Imports nothing of ours.
+
+The fast path is orjson alone. What it refuses (keys that are no strings, cycles, lone surrogates, huge integers) or
+makes too long goes the slow way, field by field, through `_plain`, which knows a text for everything. Nothing a job
+logs can raise here, lose its line, or make it two lines.
+"""
+
+import re
+import traceback
+from typing import Any
+
+import orjson
+
+#: A line longer than this is clipped, text by text.
+LINE_BYTES = 65_536
+#: What is left of a text or a collection once its line has to be clipped.
+TEXT_CHARS = 8_192
+ITEMS = 200
+DEPTH = 12
+
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_UTC_Z
+#: Characters that JSON leaves as they are and some readers take for the end of a line or for a terminal's command.
+_UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+
+
+def line(fields: dict[str, Any]) -> bytes:
+    """The fields as one line of JSON, newline included."""
+    try:
+        data = orjson.dumps(fields, default=_unknown, option=_OPTIONS)
+        if len(data) > LINE_BYTES:
+            data = orjson.dumps(_clipped(fields), option=_OPTIONS)
+    except Exception:
+        data = orjson.dumps(_clipped(fields), option=_OPTIONS)
+    return data if data.isascii() else _UNSAFE.sub(_escaped, data)
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match[0].decode())
+
+
+def text(value: object) -> str:
+    """A text for any object: its `str`, or a placeholder where that raises."""
+    try:
+        return _encodable(str(value))
+    except BaseException as error:
+        return f"<{type(value).__name__} whose __str__ raised {type(error).__name__}>"
+
+
+def clip(value: str, chars: int = TEXT_CHARS) -> str:
+    """The text, or its start and its end and its length if it is longer than `chars`."""
+    if len(value) <= chars:
+        return value
+    half = chars // 2
+    return f"{value[:half]} [...{len(value)} characters in all...] {value[-half:]}"
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """The fields `error` and `traceback` for an exception, without ever raising one."""
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        trace = "".join(traceback.format_exception(cls, error, error.__traceback__))
+    except BaseException as second:
+        trace = f"<no traceback: formatting it raised {type(second).__name__}>"
+    return {
+        "error": {"type": name, "message": clip(text(error))},
+        "traceback": clip(_encodable(trace), 2 * TEXT_CHARS),
+    }
+
+
+def _encodable(value: str) -> str:
+    """The text with what UTF-8 cannot say (lone surrogates) written out."""
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+def representation(value: object) -> str:
+    """The `repr` of any object, or a placeholder where that raises."""
+    try:
+        return _encodable(repr(value))
+    except BaseException as error:
+        return f"<{type(value).__name__} whose __repr__ raised {type(error).__name__}>"
+
+
+def _unknown(value: object) -> Any:
+    """What orjson is told to write for a type that it does not know."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, set | frozenset):
+        return list(value)
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {text(value)}"
+    return representation(value)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A copy in which nothing is left that orjson could refuse."""
+    match value:
+        case None | bool() | float():
+            return value
+        case str():
+            return _encodable(value)
+        case int():
+            return int(value) if -(2**63) <= value < 2**64 else text(value)
+        case dict() | list() | tuple() | set() | frozenset() if depth >= DEPTH:
+            return f"<{type(value).__name__} nested deeper than {DEPTH}>"
+        case dict():
+            return {_key(key): _plain(item, depth + 1) for key, item in list(value.items())[:ITEMS]}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(item, depth + 1) for item in list(value)[:ITEMS]]
+        case _:
+            return _unknown(value)
+
+
+def _key(key: object) -> str:
+    return _encodable(key) if isinstance(key, str) else representation(key)
+
+
+def _clipped(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields, each text and collection cut down to what one line may hold."""
+    room = LINE_BYTES
+    kept: dict[str, Any] = {}
+    for key, value in list(fields.items())[:ITEMS]:
+        key, item = clip(_key(key), 200), _cut(value)
+        size = len(orjson.dumps(item))
+        kept[key] = item if size <= room else f"<{size} bytes, left out>"
+        room -= min(size, room)
+    return kept
+
+
+def _cut(value: Any) -> Any:
+    try:
+        plain = _plain(value)
+    except BaseException as error:  # a subclass of dict, say, whose items() raises
+        return f"<{type(value).__name__} that raised {type(error).__name__}>"
+    if isinstance(plain, str):
+        return clip(plain, 2 * TEXT_CHARS)
+    data = orjson.dumps(plain)
+    return clip(data.decode()) if len(data) > TEXT_CHARS else plain

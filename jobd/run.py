@@ -1,0 +1,156 @@
+"""What a run is: one execution of a job, and what the job itself may know about it.
+
+May import: job, clock, states (the ground below). A run is made on the control plane when its tick is due, begins
+on the plane or thread that executes it, and ends once. `current_run` works wherever the context of the run reaches:
+in the job's coroutine, in tasks that it creates, in `asyncio.to_thread`, in the thread of a plain function.
+"""
+
+import asyncio
+import threading
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from jobd import clock
+
+if TYPE_CHECKING:
+    from jobd.job import Job
+
+
+class Stopping:
+    """An event that is set when the daemon begins to drain: a job that sees it should come to an end.
+
+    In a plain function it is used like `threading.Event`, in a coroutine like `asyncio.Event`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._set = threading.Event()
+        self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+
+    def is_set(self) -> bool:
+        """Whether the run has been asked to come to an end."""
+        return self._set.is_set()
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Wait until the event is set, for `timeout` seconds at most; whether it is set.
+
+        In a plain function this blocks its thread: ``stopping.wait(5)``. Where an event loop runs it blocks nothing
+        and is to be awaited: ``await stopping.wait(5)``.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._set.wait(timeout)
+        return self._wait_on(loop, timeout)
+
+    async def _wait_on(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> bool:
+        waiter = (loop, asyncio.Event())
+        with self._lock:
+            self._waiters.add(waiter)
+        try:
+            if not self.is_set():
+                async with asyncio.timeout(timeout):
+                    await waiter[1].wait()
+        except TimeoutError:
+            pass
+        finally:
+            with self._lock:
+                self._waiters.discard(waiter)
+        return self.is_set()
+
+    def set(self) -> None:
+        """Ask the run to come to an end; jobd does this itself when it begins to drain. From any thread."""
+        self._set.set()
+        with self._lock:
+            waiters = list(self._waiters)
+        for loop, event in waiters:
+            try:
+                loop.call_soon_threadsafe(event.set)
+            except RuntimeError:  # RACE: a loop of the job's own that has been closed meanwhile needs no waking
+                pass
+
+
+class Run:
+    """One execution of a job."""
+
+    __slots__ = (
+        "_stopping",
+        "body",
+        "cancelled",
+        "due",
+        "first_tick",
+        "of",
+        "run_id",
+        "scheduled_ns",
+        "started",
+        "stop_asked",
+        "tick",
+    )
+
+    def __init__(self, of: "Job", run_id: str, first_tick: int, tick: int) -> None:
+        #: The job itself.
+        self.of = of
+        #: Unique over all daemons.
+        self.run_id = run_id
+        #: The tick it is for, and the first one of the row of missed ticks that it stands for.
+        self.tick = tick
+        self.first_tick = first_tick
+        #: The tick's instant and the actual start, in monotonic seconds.
+        self.due = 0.0
+        self.started = 0.0
+        self.scheduled_ns = 0
+        #: What executes it: a task, a thread.
+        self.body: asyncio.Task[None] | threading.Thread | None = None
+        #: Whether jobd has cancelled it; set by whoever executes it, so that its outcome can be told truthfully.
+        self.cancelled = False
+        self.stop_asked = False
+        self._stopping: Stopping | None = None
+
+    @property
+    def job(self) -> str:
+        """The job's name."""
+        return self.of.name
+
+    @property
+    def scheduled_at(self) -> datetime:
+        """The tick's instant, in UTC."""
+        return datetime.fromtimestamp(self.scheduled_ns / 1e9, UTC)
+
+    @property
+    def stopping(self) -> Stopping:
+        """Set when the daemon begins to drain, or this run is cancelled."""
+        if self._stopping is None:
+            self._stopping = Stopping()
+        if self.stop_asked:
+            self._stopping.set()
+        return self._stopping
+
+    def ask_to_stop(self) -> None:
+        """Set `stopping`. From any thread."""
+        self.stop_asked = True
+        # RACE: an event made meanwhile either is seen here or sees `stop_asked`.
+        if self._stopping is not None:
+            self._stopping.set()
+
+    @property
+    def scheduled(self) -> str:
+        """The tick's instant as the log shows it."""
+        return clock.stamp(self.scheduled_ns)
+
+    def __repr__(self) -> str:
+        return f"<run {self.run_id} of {self.job}, tick {self.tick}>"
+
+
+current: ContextVar[Run] = ContextVar("jobd.run")
+
+
+def current_run() -> Run:
+    """The run that this code belongs to.
+
+    Raises `RuntimeError` outside of any run.
+    """
+    try:
+        return current.get()
+    except LookupError:
+        raise RuntimeError("current_run() works only inside a run of a jobd job") from None

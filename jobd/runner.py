@@ -1,0 +1,221 @@
+"""From ticks to runs: which due ticks become runs, which runs are in flight, and how each ended.
+
+May import: job, run, invoke, plane, log, events, clock, states, stacks.
+
+A run belongs to the control plane, which offers it; it begins on the thread that executes it, where `_begin` writes
+`run.started`; it ends on the control plane, where `_collect` writes `run.finished`. So a run has one end, whoever
+is first: its own, or `abandon`.
+
+A run that is offered waits in `_offered` until its plane or thread takes it. Ticks that come due meanwhile (the
+plane is held by another job, say) are added to the row it stands for, so a held plane finds one run for each job
+when it is released, not a burst.
+
+Tricky: `_gate` makes "may this run start?" and "run.started" one step, and so "no run starts any more" and what is
+logged after it. Nothing under the gate waits or runs user code.
+"""
+
+import asyncio
+import secrets
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jobd import clock, events, invoke, log, stacks
+from jobd.clock import seconds
+from jobd.job import Due, Job, Kind
+from jobd.plane import JobPlane
+from jobd.run import Run
+from jobd.states import Outcome
+
+#: How a line about a run ends is told by its outcome.
+_LEVELS = {
+    Outcome.SUCCEEDED: "info",
+    Outcome.FAILED: "error",
+    Outcome.CANCELLED: "warning",
+    Outcome.ABANDONED: "error",
+}
+#: How many runs a line about many names.
+_NAMED = 20
+
+
+class Runner:
+    """Knows every run from the moment its tick is due until it has ended."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, plane: JobPlane, to: log.Log, max_running: int | None = None
+    ) -> None:
+        """Run jobs on `plane` and collect their endings on `loop`, the control loop."""
+        self._loop = loop
+        self._plane = plane
+        self._log = to
+        self._max_running = max_running
+        self._executor = invoke.Executor(plane, self._begin, self._end)
+        self._gate = threading.Lock()
+        self._closed = False
+        self._offered: dict[Job, Run] = {}
+        self._in_flight: dict[str, Run] = {}
+        self._ended: deque[tuple[Run, invoke.Ending, float]] = deque()
+        self._collecting = False
+        self._run_ids = _run_ids()
+        #: How many runs ended with each outcome.
+        self.outcomes: Counter[Outcome] = Counter()
+        #: Called on the control plane after runs have started or ended; the stop sequence and the status listen.
+        self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def running(self) -> int:
+        """Number of runs in flight."""
+        return len(self._in_flight)
+
+    def coroutines_in_flight(self) -> bool:
+        """Whether any run is, or is about to be, on the job plane's loop."""
+        with self._gate:
+            return any(run.of.kind is Kind.COROUTINE for run in (*self._in_flight.values(), *self._offered.values()))
+
+    def offer(self, ticks: list[Due]) -> None:
+        """Start a run for each row of due ticks: for its last tick, the missed ones before it are skipped."""
+        batch: list[Run] = []
+        with self._gate:
+            if self._closed:
+                return
+            for row in ticks:
+                run = self._offered.get(row.job)
+                if run is None:
+                    if self._full():
+                        self._skip(row.job, row.first, row.last, "max_running")
+                        continue
+                    run = self._offered[row.job] = Run(row.job, self._run_ids(), row.first, row.last)
+                    batch.append(run)
+                run.tick, run.due, run.scheduled_ns = row.last, row.due, row.scheduled_ns
+        self._executor.start(batch)
+
+    def close(self, announce: Callable[[], None]) -> None:
+        """Start no run from here on, and ask those in flight to come to an end.
+
+        `announce` logs the stop request in the same step, so that no `run.started` can follow it.
+        """
+        with self._gate:
+            self._closed = True
+            refused = list(self._offered.values())
+            self._offered.clear()
+            announce()
+        for run in refused:
+            self._skip(run.of, run.first_tick, run.tick, "missed")
+        for run in self.oldest():
+            run.ask_to_stop()
+
+    def cancel(self) -> None:
+        """Cancel every run in flight."""
+        self._executor.cancel(self.oldest())
+
+    def abandon(self) -> None:
+        """Give up every run in flight, each with the place where it stands."""
+        self._collect()
+        for run in self.oldest():
+            self._log.emit(
+                events.SHUTDOWN_ABANDONED, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=self.stack(run)
+            )
+            self._finish(run, invoke.ABANDONED, self._loop.time())
+
+    def oldest(self) -> list[Run]:
+        """The runs in flight, the oldest first."""
+        with self._gate:
+            return list(self._in_flight.values())
+
+    def named(self) -> list[dict[str, Any]]:
+        """The oldest runs in flight, as the log names them."""
+        return [{"job": r.job, "run_id": r.run_id, "age_s": self._age(r)} for r in self.oldest()[:_NAMED]]
+
+    def stack(self, run: Run) -> list[str]:
+        """Where the run stands in the code."""
+        body = run.body
+        if isinstance(body, threading.Thread):
+            return stacks.of_thread(body.ident, invoke.FRAMES)
+        if body is None:
+            return []
+        if asyncio.current_task(self._plane.loop) is body and self._plane.ident is not None:
+            return stacks.of_thread(self._plane.ident, invoke.FRAMES)
+        return stacks.of_task(body, invoke.FRAMES)
+
+    def holder(self) -> Run | None:
+        """The run whose task the job plane is executing at this moment, if one is."""
+        task = asyncio.current_task(self._plane.loop)
+        return next((run for run in self.oldest() if run.body is task), None) if task else None
+
+    def tell(self) -> None:
+        """Log every run in flight, with its age and where it stands."""
+        for run in self.oldest():
+            self._log.emit(
+                events.RUN_IN_FLIGHT, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=self.stack(run)
+            )
+
+    def _full(self) -> bool:
+        return self._max_running is not None and len(self._in_flight) + len(self._offered) >= self._max_running
+
+    def _age(self, run: Run) -> float:
+        return seconds(self._loop.time() - run.started)
+
+    def _begin(self, run: Run) -> bool:
+        """On the thread that executes the run: whether it may start; from here on it is in flight."""
+        with self._gate:
+            if self._offered.get(run.of) is not run:
+                return False  # refused when the stop came
+            del self._offered[run.of]
+            if run.first_tick < run.tick:
+                self._skip(run.of, run.first_tick, run.tick - 1, "missed")
+            self._in_flight[run.run_id] = run
+            run.started = self._loop.time()
+            self._log.emit(
+                events.RUN_STARTED,
+                job=run.job,
+                run_id=run.run_id,
+                tick=run.tick,
+                scheduled_at=clock.stamp(run.scheduled_ns),
+                lateness_s=seconds(run.started - run.due),
+            )
+        return True
+
+    def _end(self, run: Run, ending: invoke.Ending) -> None:
+        """On the thread that executed the run: hand its ending to the control plane, in one hop for many."""
+        self._ended.append((run, ending, self._loop.time()))
+        if not self._collecting:
+            self._collecting = True
+            self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        self._collecting = False  # RACE: before the queue is looked at, so that who appends later calls again
+        while self._ended:
+            self._finish(*self._ended.popleft())
+        self.on_change()
+
+    def _finish(self, run: Run, ending: invoke.Ending, ended: float) -> None:
+        if self._in_flight.pop(run.run_id, None) is None:
+            return  # abandoned before it ended after all
+        run.body = None
+        self.outcomes[ending.outcome] += 1
+        self._log.emit(
+            events.RUN_FINISHED,
+            level=_LEVELS[ending.outcome],
+            job=run.job,
+            run_id=run.run_id,
+            tick=run.tick,
+            outcome=ending.outcome.value,
+            duration_s=seconds(ended - run.started),
+            **(ending.failure or {}),
+        )
+
+    def skip(self, rows: Sequence[Due]) -> None:
+        """Account for ticks that came due and will get no run, because the stop came first."""
+        for row in rows:
+            self._skip(row.job, row.first, row.last, "missed")
+
+    def _skip(self, job: Job, first: int, last: int, reason: str) -> None:
+        self._log.emit(events.TICK_SKIPPED, job=job.name, tick=first, count=last - first + 1, reason=reason)
+
+
+def _run_ids() -> Callable[[], str]:
+    """Makes run ids: eight characters that tell this daemon from every other, and a number."""
+    daemon = secrets.token_hex(4)
+    numbers = iter(range(1, 2**63))
+    return lambda: f"{daemon}-{next(numbers)}"

@@ -1,0 +1,198 @@
+"""The settings: each declared once, with its name, how it is read, its default and its meaning.
+
+May import: durations, schedule, envfile, errors. `--help`, docs/settings.md and .env.example derive from the
+declarations. A setting comes from the command line, the environment, the `.env` file or its default, in this order,
+and `Resolved` knows which.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from jobd import durations, envfile, schedule
+from jobd.errors import Fault
+
+PREFIX = "JOBD_"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, as declared."""
+
+    #: The environment variable.
+    name: str
+    #: Reads the text; raises `ValueError` with what is wrong and what would be right.
+    read: Callable[[str], Any]
+    #: As a user would write it; None where unset means something of its own.
+    default: str | None
+    #: What is to be written, for people: ``duration``, ``whole number``.
+    kind: str
+    meaning: str
+    #: Whether it is shown as ``***``.
+    secret: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag: ``--interval``."""
+        return "--" + self.name.removeprefix(PREFIX).lower().replace("_", "-")
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    targets = tuple(text.split())
+    if not targets:
+        raise ValueError("names no target; write package.module or package.module:function, separated by spaces")
+    return targets
+
+
+def _duration(text: str) -> float:
+    seconds = durations.parse(text)
+    if seconds > schedule.MAX_INTERVAL_S:
+        raise ValueError("is longer than 366d, the longest that is allowed")
+    return seconds
+
+
+def _interval(text: str) -> float:
+    return schedule.Every(durations.parse(text)).interval_s
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) == 0:
+        raise ValueError("is no number of runs; write a whole number from 1 to 999999999, or leave it unset")
+    return int(text)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"is not one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def _setting(
+    name: str, read: Callable[[str], Any], default: str | None, kind: str, meaning: str, *, secret: bool = False
+) -> Any:
+    return field(metadata={"setting": Setting(name, read, default, kind, meaning, secret)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one daemon, read and found good. Durations are in seconds."""
+
+    jobs: tuple[str, ...] = _setting(
+        "JOBD_JOBS", _targets, "jobd.demo:run_job", "targets, separated by spaces",
+        "What to run: package.module (every job declared in it) or package.module:function.",
+    )  # fmt: skip
+    interval: float = _setting(
+        "JOBD_INTERVAL", _interval, "10s", "duration", "Interval of a job that declares no schedule."
+    )
+    grace_period: float = _setting(
+        "JOBD_GRACE_PERIOD", _duration, "20s", "duration",
+        "How long a drain waits for the runs in flight; 0 cancels them at once. "
+        "20 + 5 fits into the 30 s that Kubernetes allows.",
+    )  # fmt: skip
+    cancel_timeout: float = _setting(
+        "JOBD_CANCEL_TIMEOUT", _duration, "5s", "duration", "How long cancelled runs may take to clean up."
+    )
+    max_running: int | None = _setting(
+        "JOBD_MAX_RUNNING", _positive, None, "whole number",
+        "Runs in flight at once, over all jobs; a tick beyond is skipped. Unset: unlimited.",
+    )  # fmt: skip
+    log_level: str = _setting(
+        "JOBD_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error",
+        "The least level that is logged.",
+    )  # fmt: skip
+    log_format: str = _setting(
+        "JOBD_LOG_FORMAT", _one_of("json", "console", "auto"), "auto", "json, console or auto",
+        "How lines look; auto means console on a terminal, else json.",
+    )  # fmt: skip
+    demo_min: float = _setting(
+        "JOBD_DEMO_MIN", _duration, "5s", "duration", "The shortest time that the demo job sleeps."
+    )
+    demo_max: float = _setting(
+        "JOBD_DEMO_MAX", _duration, "15s", "duration", "The longest time that the demo job sleeps."
+    )
+
+
+#: The declarations, by the attribute of `Settings` that holds the value.
+DECLARED: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(Settings)}
+
+_DEFAULTS: dict[str, Any] = {key: s.read(s.default) if s.default else None for key, s in DECLARED.items()}
+DEFAULTS = Settings(**_DEFAULTS)
+
+#: What this process runs with; the demo job asks.
+in_use = DEFAULTS
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value as somebody wrote it."""
+
+    text: str | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Where each setting's value comes from, and what it is. `settings` holds the default where a fault was found."""
+
+    settings: Settings
+    given: dict[str, Given]
+    faults: list[Fault]
+    #: Variables with our prefix that are no settings, with their source.
+    unknown: dict[str, str]
+
+
+def resolve(flags: Mapping[str, str], environment: Mapping[str, str], file: envfile.EnvFile) -> Resolved:
+    """Read every setting from the first place that gives it. `flags` is keyed by attribute of `Settings`."""
+    given = {key: _given(key, setting, flags, environment, file) for key, setting in DECLARED.items()}
+    values: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for key, setting in DECLARED.items():
+        text, source = given[key].text, given[key].source
+        values[key] = _DEFAULTS[key]
+        if text is None:
+            continue
+        try:
+            values[key] = setting.read(text)
+        except ValueError as error:
+            faults.append(Fault(setting.name, shown(setting, text), source, str(error)))
+    if not faults and values["demo_min"] > values["demo_max"]:
+        text, source = given["demo_max"].text or "", given["demo_max"].source
+        faults.append(Fault("JOBD_DEMO_MAX", text, source, "is less than JOBD_DEMO_MIN; it must be at least that"))
+    return Resolved(Settings(**values), given, faults, _unknown(environment, file))
+
+
+def shown(setting: Setting, text: str | None) -> str:
+    """The value as it may be shown to anybody."""
+    if text is None:
+        return "unset"
+    return "***" if setting.secret else text
+
+
+def nearest(name: str) -> str | None:
+    """The setting that the name resembles most, if it resembles one."""
+    import difflib  # only here, because it is needed only for a typing error
+
+    found = difflib.get_close_matches(name, [setting.name for setting in DECLARED.values()], n=1)
+    return found[0] if found else None
+
+
+def _given(
+    key: str, setting: Setting, flags: Mapping[str, str], environment: Mapping[str, str], file: envfile.EnvFile
+) -> Given:
+    if key in flags:
+        return Given(flags[key], f"command line ({setting.flag})" if key != "jobs" else "command line")
+    if setting.name in environment:
+        return Given(environment[setting.name], "environment")
+    if setting.name in file.values:
+        return Given(file.values[setting.name], file.sources[setting.name])
+    return Given(setting.default, "default")
+
+
+def _unknown(environment: Mapping[str, str], file: envfile.EnvFile) -> dict[str, str]:
+    known = {setting.name for setting in DECLARED.values()}
+    sources = file.sources | dict.fromkeys(environment, "environment")
+    return {name: source for name, source in sources.items() if name.startswith(PREFIX) and name not in known}

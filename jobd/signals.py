@@ -1,0 +1,102 @@
+"""Signals in, numbers out: from the first moment of the process on, whatever its threads are doing.
+
+Imports nothing of ours and nothing heavy, because it runs first.
+
+CPython's C-level handler writes the number of each signal into a pipe (`signal.set_wakeup_fd`), in any thread and
+without the GIL. Whoever stands at the other end reads it: a thread while the jobs are being imported, the control
+loop afterwards. So no signal falls between two handlers, and no handler of ours runs Python code that could log,
+lock or raise in the middle of something. The Python-level handler below does nothing: it is there because only
+signals with one reach the pipe.
+
+Tricky: only the main thread may change dispositions (`signal(2)`, `signal.signal`); a forked child shares the pipe,
+so it must let go of it at once, or the SIGTERM that stops the child would stop the daemon.
+"""
+
+import os
+import signal
+import time
+from types import FrameType
+
+#: The signals that ask the daemon to stop, as the contract says.
+STOP = frozenset({signal.SIGTERM, signal.SIGINT})
+CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+#: Whoever started us may have chosen to ignore these (nohup, a shell's `&`): that choice is kept.
+IGNORABLE = (signal.SIGINT, signal.SIGHUP)
+#: Stop signals closer together than this count as one: a supervisor and a terminal often both send theirs.
+ONE_REQUEST_S = 0.25
+
+#: When the signals were caught, on the monotonic clock: as near to the start of the process as we can see.
+held_since = time.monotonic()
+
+_read_end = -1
+_write_end = -1
+_caught: tuple[signal.Signals, ...] = ()
+
+
+def _noted(signum: int, frame: FrameType | None) -> None:
+    """Do nothing: the number is in the pipe already."""
+
+
+def hold() -> None:
+    """Catch the signals; from now on each waits in the pipe until `take` reads it."""
+    global _read_end, _write_end, _caught
+    _read_end, _write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or signal.getsignal(s) != signal.SIG_IGN)
+    os.register_at_fork(after_in_child=release)
+    reassert()
+
+
+def reassert() -> None:
+    """Take the signals back, whoever changed their disposition, their mask or the wake-up descriptor meanwhile."""
+    signal.set_wakeup_fd(_write_end, warn_on_full_buffer=False)
+    for signum in _caught:
+        signal.signal(signum, _noted)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _caught)
+
+
+def release() -> None:
+    """Give the signals the actions that a fresh Python process has: a forked child's are its own, not the daemon's."""
+    signal.set_wakeup_fd(-1)
+    for signum in _caught:
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+
+
+def fileno() -> int:
+    """The descriptor that is readable when signals wait; 0 is written to it by `nudge`."""
+    return _read_end
+
+
+def take() -> list[signal.Signals]:
+    """The signals that have come since the last call, in order."""
+    try:
+        numbers = os.read(_read_end, 4096)
+    except BlockingIOError:
+        return []
+    return [signal.Signals(number) for number in numbers if number in _caught]
+
+
+def nudge() -> None:
+    """Make `fileno` readable without a signal, to wake up whoever waits for it."""
+    os.write(_write_end, b"\0")
+
+
+def on_terminal() -> bool:
+    """Whether this process has a controlling terminal, so that SIGHUP means that it has closed (`tty(4)`)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+class Requests:
+    """Counts stop signals as their sender meant them: those less than `ONE_REQUEST_S` apart are one request."""
+
+    def __init__(self) -> None:
+        self._last = -ONE_REQUEST_S
+
+    def is_new(self, now: float) -> bool:
+        """Whether a stop signal at the monotonic instant `now` is a request of its own."""
+        new = now - self._last >= ONE_REQUEST_S
+        self._last = now
+        return new

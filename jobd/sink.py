@@ -1,0 +1,227 @@
+"""The log's way out: whole lines onto a descriptor, in order, without anybody ever waiting for the reader.
+
+Imports nothing of ours.
+
+A line is written at once by whoever logs it, so that it is out even if the next thing that thread does is kill the
+process. Only when the reader is slow do lines wait: in a queue, emptied by a writer thread, bounded in bytes, the
+oldest given up first and counted.
+
+Tricky:
+
+- No thread ever waits for the lock. `write` appends to the queue, then tries the lock; whoever has it writes what
+  the others append. So a finaliser that logs while its own thread is writing cannot deadlock, and order is the
+  queue's.
+- O_NONBLOCK belongs to the open file, which we share with whoever started us; setting it would break their writes.
+  So pipes and terminals are opened anew through /proc/self/fd (`proc(5)`), sockets are sent to with MSG_DONTWAIT,
+  and what allows neither is asked with `poll` first.
+- On a pipe one write carries at most PIPE_BUF bytes, cut between lines: `pipe(7)` makes those all or nothing, so no
+  reader ever sees half of such a line, not even the one that meets our end.
+"""
+
+import errno
+import os
+import select
+import socket
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+from functools import partial
+
+#: How many bytes may wait for a slow reader.
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+#: How much leaves in one write: on a pipe no more than is atomic, elsewhere enough to make calls rare.
+PIPE_WRITE_BYTES = select.PIPE_BUF
+WRITE_BYTES = 65_536
+#: How long to leave a full disk alone before trying again.
+RETRY_S = 0.25
+#: What the last line may still take when the rest has had to be given up.
+LAST_LINE_S = 0.1
+#: Errors after which nobody will read this descriptor again.
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EIO, errno.ENXIO})
+
+
+class Sink:
+    """Writes lines to a descriptor. Every method may be called from any thread."""
+
+    def __init__(self, fd: int, dropped: Callable[[int], bytes]) -> None:
+        """Write to what `fd` refers to, through a descriptor of our own.
+
+        `dropped` makes the line that tells how many lines had to be given up.
+        """
+        self._fd, self._write, self._most = _open(fd)
+        self._dropped_line = dropped
+        self._lines: deque[bytes] = deque()
+        self._rest = b""  # of a chunk whose first part is out
+        self._lock = threading.Lock()
+        self._waiting_bytes = 0  # roughly: threads race for it; `_shed` counts anew
+        self._dropped = 0
+        self._congested = False
+        self._gone = False
+        self._last: bytes | None = None
+        self._sealed = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._wait_and_write, name="jobd log", daemon=True)
+        self._thread.start()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def write(self, line: bytes) -> None:
+        """Write the line, newline included, now or as soon as the reader lets us; never wait, never raise."""
+        if self._gone or self._last is not None:
+            return
+        self._lines.append(line)
+        if self._congested:
+            self._waiting_bytes += len(line)
+            if self._waiting_bytes > MAX_WAITING_BYTES:
+                self._shed(MAX_WAITING_BYTES // 2)
+        else:
+            self._write_waiting()
+
+    def finish(self, line: bytes, timeout_s: float) -> bool:
+        """Write a last line and everything before it; whether that was done within `timeout_s`.
+
+        When the time is nearly over and the reader is still behind, the older lines are given up for the last one.
+        """
+        self._last = line
+        self._lines.append(line)
+        deadline = time.monotonic() + timeout_s
+        if self._flush(deadline - LAST_LINE_S):
+            return True
+        self._shed(0)
+        return self._flush(deadline)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything so far is out; whether that was so within `timeout_s`."""
+        return self._flush(time.monotonic() + timeout_s)
+
+    def _flush(self, deadline: float) -> bool:
+        while self._lines or self._rest:
+            if self._gone or time.monotonic() >= deadline:
+                return False
+            before = len(self._lines)
+            self._write_waiting()
+            if len(self._lines) == before and _writable(self._fd, 0.02):
+                time.sleep(0.002)  # another thread is at it, or the disk is full
+        return True
+
+    def _write_waiting(self) -> None:
+        """Write what waits until nothing does, or the reader is behind, or another thread is at it."""
+        while (self._lines or self._rest) and self._lock.acquire(blocking=False):
+            try:
+                behind = not self._write_some()
+            finally:
+                self._lock.release()
+            if behind:
+                if not self._congested:
+                    self._waiting_bytes = 0
+                    self._congested = True
+                self._wake.set()
+                return
+
+    def _write_some(self) -> bool:
+        """With the lock: write chunk after chunk; False when the reader is behind."""
+        while True:
+            chunk = self._rest or self._next_chunk()
+            if not chunk:
+                self._congested = False
+                if self._lines:
+                    continue  # RACE: appended by one who still saw us congested, and left it to us
+                return True
+            self._rest = chunk
+            try:
+                written = self._write(chunk)
+            except OSError as error:
+                if error.errno in _GONE:
+                    self._gone = True
+                    self._rest = b""
+                    self._lines.clear()
+                    return True
+                return False
+            self._rest = chunk[written:]
+            if self._rest:
+                return False
+
+    def _next_chunk(self) -> bytes:
+        """Take lines off the queue: as many as fit into one write, at least one."""
+        if self._sealed:
+            self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
+        lines: list[bytes] = []
+        room = self._most
+        if self._dropped:
+            lines.append(self._dropped_line(self._dropped))
+            room -= len(lines[0])
+            self._dropped = 0
+        while self._lines and (len(self._lines[0]) <= room or not lines):
+            line = self._lines.popleft()
+            lines.append(line)
+            room -= len(line)
+            if line is self._last:
+                self._sealed = True
+                break
+        return b"".join(lines)
+
+    def _shed(self, keep_bytes: int) -> None:
+        """Give up the oldest lines until `keep_bytes` are left, but never the last line."""
+        if not self._lock.acquire(blocking=False):
+            return  # whoever has it is writing; the next line tries again
+        try:
+            waiting = sum(map(len, self._lines))
+            while waiting > keep_bytes and self._lines and self._lines[0] is not self._last:
+                waiting -= len(self._lines.popleft())
+                self._dropped += 1
+            self._waiting_bytes = waiting
+        finally:
+            self._lock.release()
+
+    def _forked(self) -> None:
+        """In a forked child: what waits is the parent's to write, and a lock held by its threads is free."""
+        self._lock = threading.Lock()
+        self._lines.clear()
+        self._rest = b""
+
+    def _wait_and_write(self) -> None:
+        """The writer thread: wait until the reader is ready again."""
+        while not self._gone:
+            self._wake.wait()
+            self._wake.clear()
+            while self._congested and not self._gone:
+                if not _writable(self._fd, 1.0):
+                    continue
+                before = len(self._lines)
+                self._write_waiting()
+                if self._congested and len(self._lines) >= before:
+                    time.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
+
+
+def _open(fd: int) -> tuple[int, Callable[[bytes], int], int]:
+    """A descriptor of our own for what `fd` refers to, how to write to it without waiting, and how much at once."""
+    try:
+        private = fcntl(fd, F_DUPFD_CLOEXEC, 3)
+    except OSError:  # closed by whoever started us
+        private = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    mode = os.fstat(private).st_mode
+    if stat.S_ISSOCK(mode):
+        peer = socket.socket(fileno=private)
+        return private, lambda data: peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL), WRITE_BYTES
+    if stat.S_ISREG(mode):  # not opened anew: that would have an offset of its own
+        return private, partial(os.write, private), WRITE_BYTES
+    try:
+        own = os.open(f"/proc/self/fd/{private}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # no /proc, or a pipe of another user's
+        return private, partial(_ask_and_write, private), PIPE_WRITE_BYTES
+    os.close(private)
+    return own, partial(os.write, own), PIPE_WRITE_BYTES
+
+
+def _ask_and_write(fd: int, data: bytes) -> int:
+    if not _writable(fd, 0):
+        raise BlockingIOError(errno.EAGAIN, "the reader is behind")
+    return os.write(fd, data[:PIPE_WRITE_BYTES])
+
+
+def _writable(fd: int, timeout_s: float) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(timeout_s * 1000))

@@ -1,0 +1,72 @@
+"""The states of the daemon, the one table of moves between them, and the outcomes of runs.
+
+Imports nothing of ours. The chart in docs/architecture.md is drawn from `MOVES`, and a test compares the two.
+"""
+
+from enum import Enum
+
+
+class State(Enum):
+    """Where the daemon is in its life."""
+
+    #: Reading the configuration and importing the jobs.
+    STARTING = "starting"
+    #: Starting a run at every tick.
+    RUNNING = "running"
+    #: Starting nothing more; waiting for the runs in flight, at most for the grace period.
+    DRAINING = "draining"
+    #: The leftovers are cancelled and may clean up, at most for the cancel timeout.
+    CANCELLING = "cancelling"
+    #: Nothing is waited for any more: what is left is abandoned, the log is flushed, the process leaves.
+    STOPPED = "stopped"
+
+
+class Cause(Enum):
+    """Why the daemon moves from one state to the next."""
+
+    #: Every job is loaded and both planes turn.
+    READY = "ready"
+    #: The configuration cannot be used.
+    REFUSED = "configuration refused"
+    #: A stop signal, or the like.
+    SIGNAL = "stop signal"
+    #: The daemon itself failed.
+    FAILURE = "internal failure"
+    #: No run is in flight any more.
+    ALL_ENDED = "all runs ended"
+    #: The grace period is over.
+    GRACE_OVER = "grace period over"
+    #: The cancel timeout is over.
+    CLEANUP_OVER = "cancel timeout over"
+
+
+#: Every allowed move. What is not here does not happen: a cause without an entry leaves the state as it is.
+MOVES: dict[tuple[State, Cause], State] = {
+    (State.STARTING, Cause.READY): State.RUNNING,
+    (State.STARTING, Cause.REFUSED): State.STOPPED,
+    (State.STARTING, Cause.SIGNAL): State.DRAINING,
+    (State.STARTING, Cause.FAILURE): State.DRAINING,
+    (State.RUNNING, Cause.SIGNAL): State.DRAINING,
+    (State.RUNNING, Cause.FAILURE): State.DRAINING,
+    (State.DRAINING, Cause.ALL_ENDED): State.STOPPED,
+    (State.DRAINING, Cause.GRACE_OVER): State.CANCELLING,
+    (State.DRAINING, Cause.SIGNAL): State.CANCELLING,
+    (State.DRAINING, Cause.FAILURE): State.CANCELLING,
+    (State.CANCELLING, Cause.ALL_ENDED): State.STOPPED,
+    (State.CANCELLING, Cause.CLEANUP_OVER): State.STOPPED,
+    (State.CANCELLING, Cause.SIGNAL): State.STOPPED,
+    (State.CANCELLING, Cause.FAILURE): State.STOPPED,
+}
+
+
+class Outcome(Enum):
+    """How a run ended."""
+
+    #: The job's code came to its end.
+    SUCCEEDED = "succeeded"
+    #: The job's code raised an exception.
+    FAILED = "failed"
+    #: jobd cancelled the run, and it ended.
+    CANCELLED = "cancelled"
+    #: The run did not end even after its cancel timeout.
+    ABANDONED = "abandoned"

@@ -1,0 +1,77 @@
+"""Watches that both planes turn, and tells who holds the one that does not.
+
+May import: events, log, notify, plane, runner, signals, stacks. Runs on the control loop: that it runs is the proof
+that this plane turns.
+
+An idle daemon is not woken up for this: the job plane is looked at only while a coroutine is in flight. Between two
+looks a job may also have changed what becomes of our signals, so each look takes them back.
+"""
+
+import asyncio
+
+from jobd import events, log, signals, stacks
+from jobd.clock import seconds
+from jobd.invoke import FRAMES
+from jobd.notify import Notifier
+from jobd.plane import JobPlane
+from jobd.runner import Runner
+
+#: How often to look, and for how long the plane may be held before that is told. Together less than a second.
+LOOK_EVERY_S = 0.25
+HELD_S = 0.5
+#: A plane that stays held is told again each time it has been held so many times longer.
+BACK_OFF = 2.0
+
+
+class Watch:
+    """Looks at the job plane while runs are in flight, and feeds systemd's watchdog."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, plane: JobPlane, runner: Runner, to: log.Log, notifier: Notifier
+    ) -> None:
+        """Watch `plane` from `loop`, the control loop."""
+        self._loop = loop
+        self._plane = plane
+        self._runner = runner
+        self._log = to
+        self._notifier = notifier
+        self._looking = False
+        self._tell_at_s = HELD_S
+
+    def start(self) -> None:
+        """Begin to feed the watchdog, if systemd has asked for that."""
+        if self._notifier.watchdog_s is not None:
+            self._feed(self._notifier.watchdog_s)
+
+    def runs_changed(self) -> None:
+        """Runs have been offered; look after them until none is left."""
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        signals.reassert()
+        held_s = self._plane.held_for()
+        if held_s < HELD_S:
+            self._tell_at_s = HELD_S
+        elif held_s >= self._tell_at_s:
+            self._tell_at_s = held_s * BACK_OFF
+            self._tell(held_s)
+        self._looking = held_s >= HELD_S or self._runner.coroutines_in_flight()
+        if self._looking:
+            self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def _tell(self, held_s: float) -> None:
+        holder = self._runner.holder()
+        self._log.emit(
+            events.JOB_BLOCKING,
+            job=holder.job if holder else None,
+            run_id=holder.run_id if holder else None,
+            blocked_s=seconds(held_s),
+            stack=stacks.of_thread(self._plane.ident, FRAMES),
+        )
+
+    def _feed(self, watchdog_s: float) -> None:
+        if self._plane.turns and self._plane.held_for() < watchdog_s / 2:
+            self._notifier.alive()
+        self._loop.call_later(watchdog_s / 2, self._feed, watchdog_s)
