@@ -1,0 +1,128 @@
+"""Time that passes only when nothing else is left to do: a day of ticks takes as long as computing them.
+
+`VirtualLoop` is an ordinary asyncio loop whose selector does not wait: asked to wait for a second, it moves the
+loop's clock on by a second. So the order of events is the real one, and no test waits or races.
+
+Virtual time goes with fake jobs only: what another thread or process does takes no time here.
+"""
+
+import asyncio
+import math
+import selectors
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from jobd import events, log
+
+
+class _Still(Exception):
+    """Nothing is ready, and nothing is scheduled before the time is up."""
+
+
+class _Clock(selectors.SelectSelector):
+    """The selector and the clock of a virtual loop."""
+
+    now = 0.0
+    until = math.inf
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        wake = math.inf if timeout is None else self.now + timeout
+        if wake > self.until + 1e-9 or wake == math.inf:
+            raise _Still
+        self.now = wake
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on a clock of its own, which starts at 0."""
+
+    def __init__(self) -> None:
+        self._clock = _Clock()
+        super().__init__(self._clock)
+
+    def time(self) -> float:
+        return self._clock.now
+
+    def run_until(self, instant: float) -> None:
+        """Run everything that is due by `instant`, which then is now, unless somebody stops the loop before."""
+        self._clock.until = instant
+        try:
+            self.run_forever()
+        except _Still:
+            self._clock.now = max(self._clock.now, instant)
+
+    def pass_time(self, seconds: float) -> None:
+        """Run everything that is due within the next `seconds`."""
+        self.run_until(self.time() + seconds)
+
+    def settle(self) -> None:
+        """Run what can run now, without any time passing."""
+        self.pass_time(0)
+
+    def run_out(self) -> None:
+        """Run until nothing is scheduled any more, at whatever time that is."""
+        self._clock.until = math.inf
+        try:
+            self.run_forever()
+        except _Still:
+            pass
+
+    def stall(self, seconds: float) -> None:
+        """Let time pass in which the loop does not turn: a process that was stopped, or a loop that was held."""
+        self._clock.now += seconds
+
+
+@contextmanager
+def virtual_loop() -> Iterator[VirtualLoop]:
+    """A loop that is closed at the end."""
+    loop = VirtualLoop()
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+class Line(NamedTuple):
+    """What a log was told."""
+
+    event: str
+    fields: dict[str, Any]
+
+
+class Log(log.Log):
+    """A log that remembers what it is told; it touches no descriptor."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop
+        self.lines: list[Line] = []
+        #: The instant of each line on the loop's clock, and the level that a line has been given expressly.
+        self.times: list[float] = []
+        self.levels: list[str | None] = []
+        #: The events that were logged as the last line.
+        self.last: list[str] = []
+
+    def emit(self, event: events.Event, /, *, level: str | None = None, **fields: Any) -> None:
+        self.lines.append(Line(event.name, fields))
+        self.times.append(self._loop.time() if self._loop else 0.0)
+        self.levels.append(level)
+
+    def finish(self, event: events.Event, timeout_s: float, /, **fields: Any) -> None:
+        self.last.append(event.name)
+        self.emit(event, **fields)
+
+    @property
+    def names(self) -> list[str]:
+        """The events in order."""
+        return [line.event for line in self.lines]
+
+    def of(self, event: events.Event) -> list[dict[str, Any]]:
+        """The fields of each line of this event."""
+        return [line.fields for line in self.lines if line.event == event.name]
+
+    def instants(self, event: events.Event) -> list[float]:
+        """When each line of this event was logged."""
+        return [at for line, at in zip(self.lines, self.times, strict=True) if line.event == event.name]
