@@ -1,0 +1,129 @@
+"""Stopping: whoever asks for it, jobd comes to an orderly end, and its log proves it."""
+
+from collections import Counter
+
+import pytest
+
+from .box import until
+from .service import Line, Service
+
+pytestmark = pytest.mark.systemd
+
+#: Two runs that a drain of a few seconds can wait for, and two that it cannot.
+JOBS = """
+import asyncio, time, jobd
+
+@jobd.every("1h")
+async def short(): await asyncio.sleep(2)
+
+@jobd.every("1h")
+def short_in_a_thread(): time.sleep(2)
+
+@jobd.every("1h")
+async def long(): await asyncio.sleep(600)
+
+@jobd.every("1h")
+def long_in_a_thread(): jobd.current_run().stopping.wait(600); time.sleep(4)
+"""
+OUTCOMES = {
+    "short": "succeeded",
+    "short_in_a_thread": "succeeded",
+    "long": "cancelled",
+    "long_in_a_thread": "succeeded",
+}
+
+
+def proves_its_end(log: list[Line]) -> None:
+    """Each run that was started has exactly one end, and the last line says that all is said."""
+    started = Counter(line["run_id"] for line in log if line["event"] == "run.started")
+    finished = Counter(line["run_id"] for line in log if line["event"] == "run.finished")
+    assert started == finished
+    assert set(started.values()) == {1}
+    assert log[-1]["event"] == "daemon.stopped"
+
+
+def outcomes(log: list[Line]) -> dict[str, str]:
+    """How the run of each job ended."""
+    return {line["job"]: line["outcome"] for line in log if line["event"] == "run.finished"}
+
+
+def start_all(jobd: Service) -> None:
+    """Start the service, and come back when the four runs are in flight."""
+    jobd.jobs(JOBS)
+    jobd.settings(JOBD_JOBS="jobs", JOBD_GRACE_PERIOD="6s", JOBD_CANCEL_TIMEOUT="3s")
+    jobd.systemctl("start")
+    jobd.wait_for_lines("run.started", 4)
+
+
+def test_a_sigterm_from_anybody_is_a_clean_end_and_no_reason_to_restart(jobd: Service) -> None:
+    """`kill` of the main process drains like `systemctl stop`, and Restart=on-failure lets it be."""
+    start_all(jobd)
+    jobd.kill("TERM")
+    jobd.wait_for("ActiveState", "inactive")
+    assert (jobd.show("Result"), jobd.show("ExecMainStatus"), jobd.show("NRestarts")) == ("success", "0", "0")
+    proves_its_end(jobd.log())
+    assert outcomes(jobd.log()) == OUTCOMES
+
+
+def test_systemctl_stop_lets_runs_end_that_can_and_cancels_the_others(jobd: Service) -> None:
+    """The grace period is for the short runs; the long one is cancelled; the exit code says that all went well."""
+    start_all(jobd)
+    jobd.systemctl("stop")
+    assert (jobd.show("ActiveState"), jobd.show("Result"), jobd.show("ExecMainStatus")) == ("inactive", "success", "0")
+    proves_its_end(jobd.log())
+    assert outcomes(jobd.log()) == OUTCOMES
+    assert [line["running"] for line in jobd.log() if line["event"] == "shutdown.cancelling"] == [1]
+
+
+def test_a_run_that_has_to_be_abandoned_shows_in_the_exit_code(jobd: Service) -> None:
+    """A thread that never ends holds nobody up: it is named in the log, and the exit code is 3."""
+    jobd.jobs("import time, jobd\n@jobd.every('1h')\ndef stubborn(): time.sleep(600)\n")
+    jobd.settings(JOBD_JOBS="jobs", JOBD_GRACE_PERIOD="0", JOBD_CANCEL_TIMEOUT="500ms")
+    jobd.systemctl("start")
+    jobd.wait_for_line("run.started")
+    jobd.systemctl("stop")
+    assert (jobd.show("ExecMainCode"), jobd.show("ExecMainStatus")) == ("1", "3")  # CLD_EXITED
+    proves_its_end(jobd.log())
+    assert outcomes(jobd.log()) == {"stubborn": "abandoned"}
+
+
+def test_a_grace_period_may_be_longer_than_the_timeout_of_systemd(jobd: Service) -> None:
+    """jobd asks systemd for the time that it needs, so nothing is killed and the run ends by itself."""
+    jobd.jobs("import asyncio, jobd\n@jobd.every('1h')\nasync def patient(): await asyncio.sleep(5)\n")
+    jobd.settings(JOBD_JOBS="jobs", JOBD_GRACE_PERIOD="8s")
+    jobd.drop_in("[Service]\nTimeoutStopSec=2s\n")
+    jobd.systemctl("start")
+    jobd.wait_for_line("run.started")
+    jobd.systemctl("stop")
+    assert jobd.show("Result") == "success"
+    assert outcomes(jobd.log()) == {"patient": "succeeded"}
+
+
+def test_a_stop_during_a_slow_import_ends_the_process_at_once(jobd: Service) -> None:
+    """A service that is still activating obeys, and this is no failure."""
+    jobd.jobs("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    jobd.settings(JOBD_JOBS="jobs")
+    jobd.systemctl("start", "--no-block")
+    until(lambda: "importing" in jobd.journal(), "the import to begin")
+    assert jobd.show("ActiveState") == "activating"
+    jobd.systemctl("stop")
+    assert (jobd.show("ActiveState"), jobd.show("Result"), jobd.show("ExecMainStatus")) == ("inactive", "success", "0")
+    assert jobd.logged("daemon.stopped")[0]["uptime_s"] < 10
+
+
+def test_what_a_job_has_left_behind_is_killed_after_the_drain_and_not_before(jobd: Service) -> None:
+    """A run's child hears nothing of the stop while its run may still end; one that outlives jobd does not stay."""
+    jobd.jobs(
+        "import asyncio, jobd\n"
+        "@jobd.every('1h')\n"
+        "async def parent():\n"
+        "    await asyncio.create_subprocess_exec('sleep', '600', start_new_session=True)\n"
+        "    child = await asyncio.create_subprocess_exec('sleep', '2')\n"
+        "    assert await child.wait() == 0\n"
+    )
+    jobd.settings(JOBD_JOBS="jobs")
+    jobd.systemctl("start")
+    until(lambda: len(jobd.processes()) == 3, "two children beside jobd")
+    jobd.systemctl("stop")
+    assert outcomes(jobd.log()) == {"parent": "succeeded"}
+    assert jobd.processes() == []
