@@ -5,8 +5,7 @@ the run it is in. Names are loaded when first asked for, because the daemon impo
 caught its signals, and every millisecond until then is one in which a SIGTERM kills it silently.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # not from typing, whose import alone takes longer than all that comes before the signals
 if TYPE_CHECKING:
     from jobd.job import every as every
     from jobd.run import Run as Run
@@ -18,7 +17,7 @@ __all__ = ["Run", "__version__", "current_run", "every"]
 _HOMES = {"every": "jobd.job", "current_run": "jobd.run", "Run": "jobd.run"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'jobd' has no attribute {name!r}")
     import importlib

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobd import __version__, check, daemon, envfile, events, exits, loader, log, settings, signals, stop
+from jobd import __version__, check, daemon, envfile, events, exits, fence, loader, log, settings, signals, stop
 from jobd.errors import Fault, InvalidConfig
 from jobd.exits import ExitCode
 from jobd.job import Job
@@ -73,13 +73,14 @@ def _configuration(given: argparse.Namespace) -> _Configuration:
 
 def _run(configuration: _Configuration) -> int:
     now = configuration.resolved.settings
+    fences = fence.LastFences(stop.bound_s(now))  # before the log, which has a thread
     to = log.Log(now.log_level, now.log_format)
 
     def load() -> list[Job]:
         _warn(to, configuration)
         return configuration.load()
 
-    daemon.Daemon(now, to).run(load)
+    daemon.Daemon(now, to, fences).run(load)
 
 
 def _check(configuration: _Configuration) -> int:

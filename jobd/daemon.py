@@ -31,9 +31,10 @@ STATUS_EVERY_S = 1.0
 class Daemon:
     """All parts of the daemon, ready to start."""
 
-    def __init__(self, settings: Settings, to: log.Log) -> None:
+    def __init__(self, settings: Settings, to: log.Log, fences: fence.LastFences) -> None:
         """Make the parts; the threads that a stop needs exist from here on."""
         self._log = to
+        self._fences = fences
         self._notifier = notify.Notifier.from_environment(os.environ)
         # select(2) waits to the microsecond where epoll rounds up to milliseconds; this loop has few descriptors.
         self._loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
@@ -47,9 +48,9 @@ class Daemon:
             runner=self._runner,
             to=to,
             notifier=self._notifier,
-            fence=fence.LastFence(),
+            fence=fences,
             stop_spawning=lambda: self._runner.skip(self._spawner.stop()),
-            leave=_leave,
+            leave=self._leave,
         )
         self._runner.on_change = self._runs_changed
         self._loop.set_exception_handler(self._control_failed)
@@ -66,7 +67,7 @@ class Daemon:
         except BaseException as error:  # whatever it is, no run may vanish without a word
             self._stop.failed(error)
             self._loop.run_forever()
-        _leave(ExitCode.INTERNAL)
+        self._leave(ExitCode.INTERNAL)
 
     def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
         hooks.install(self._log)
@@ -132,6 +133,11 @@ class Daemon:
     def _plane_broken(self, error: BaseException) -> None:
         self._loop.call_soon_threadsafe(self._stop.failed, error)
 
+    def _leave(self, code: ExitCode) -> NoReturn:
+        """End the process at once: no thread is joined, nothing is finalised, nobody's exit handler can hold it."""
+        self._fences.dismiss()
+        os._exit(code)
+
     def _stray(self, where: str, error: BaseException) -> None:
         hooks.stray(self._log, where, error)
 
@@ -180,8 +186,3 @@ def report(to: log.Log, faults: list[Fault]) -> None:
 
 def _uptime_s() -> float:
     return seconds(time.monotonic() - signals.held_since)
-
-
-def _leave(code: ExitCode) -> NoReturn:
-    """End the process at once: no thread is joined, nothing is finalised, nobody's exit handler can hold it."""
-    os._exit(code)

@@ -1,27 +1,104 @@
-"""The last fence: ends the process when nothing in Python can any more. Imports nothing of ours but exits.
+"""The last fences: they end the process when nothing in Python can any more.
 
-`faulthandler.dump_traceback_later` waits in a thread that needs no GIL, so it falls even while C code holds that
-for good. It prints where every thread stands to stderr and leaves with `ExitCode.FENCED`, which is its own choice
-of code.
+May import: signals.
+
+Code that holds the GIL for good (a C extension in an endless loop) stops every thread of the process, the control
+plane included. Two fences need no GIL:
+
+- From the stop on, `faulthandler.dump_traceback_later` counts down in a thread of C. It prints where every thread
+  stands to stderr and leaves with exit code 1.
+- If the GIL was held before the signal came, nobody could arm that. So a guard, a process forked at the start, waits
+  at the other end of the pipe of `signals`. It sleeps until signals come, and only a stop signal that nobody has read
+  for the whole time bound makes it act: SIGQUIT, for the stacks, then SIGKILL.
+
+Tricky: the guard can look into the pipe only by reading it, so it puts back what it has read. It counts time in its own
+small steps, so that a machine that was suspended or a frozen control group is not taken for a process that hangs.
 """
 
 import faulthandler
 import os
+import select
 import signal
+import time
+from itertools import pairwise
+from typing import NoReturn
+
+from jobd import signals
+
+#: How often the guard looks whether a signal has been read.
+LOOK_EVERY_S = 0.05
 
 
-class LastFence:
-    """Arms `faulthandler`, and has it print where the process stands when it is killed by a fault or asked to."""
+class LastFences:
+    """Both fences, and the stacks that a fault, systemd's watchdog or SIGQUIT makes the process print."""
 
-    def __init__(self) -> None:
-        """From here on SIGSEGV, SIGABRT (systemd's watchdog), SIGQUIT and the like print every thread's stack."""
+    def __init__(self, bound_s: float) -> None:
+        """Post the guard: a stop signal may wait for `bound_s`. To be called while the process has no other thread."""
         try:
             self._stderr = os.dup(2)  # a job that closes its stderr must not take this one along
         except OSError:  # closed by whoever started us
             self._stderr = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         faulthandler.enable(self._stderr, all_threads=True)
         faulthandler.register(signal.SIGQUIT, self._stderr, all_threads=True)
+        end, self._lifeline = os.pipe2(os.O_CLOEXEC)  # ours stays open until the process ends, however it does
+        daemon = os.getpid()
+        try:
+            self._guard = os.fork()
+        except OSError:  # no more processes are to be had; the other fence stands
+            self._guard = -1
+        if self._guard == 0:
+            _stand_guard(daemon, end, bound_s)
+        os.close(end)
 
     def arm(self, within_s: float) -> None:
         """End the process with `ExitCode.FENCED`, `within_s` from now."""
         faulthandler.dump_traceback_later(within_s, exit=True, file=self._stderr)
+
+    def dismiss(self) -> None:
+        """Send the guard away, so that nothing of the daemon is left when it has ended."""
+        try:
+            if self._guard > 0:
+                os.kill(self._guard, signal.SIGKILL)
+            for _ in range(20):  # it takes less than a millisecond, and nothing here waits without a limit
+                if os.waitpid(self._guard, os.WNOHANG)[0]:
+                    return
+                time.sleep(0.001)
+        except OSError:  # there was none, or somebody's os.wait() has seen its end
+            pass
+
+
+def _stand_guard(daemon: int, lifeline: int, bound_s: float) -> NoReturn:
+    """In the forked child: wait for the daemon's end, or for the moment to bring it about."""
+    try:
+        for signum in (*signals.CAUGHT, signal.SIGQUIT):
+            signal.signal(signum, signal.SIG_IGN)  # a Ctrl-C is meant for the daemon
+        os.chdir("/")
+        _close_all_but(lifeline, *signals.pipe())
+        if _is_stuck(lifeline, bound_s) and os.getppid() == daemon:
+            os.kill(daemon, signal.SIGQUIT)
+            time.sleep(LOOK_EVERY_S)
+            os.kill(daemon, signal.SIGKILL)
+    finally:
+        os._exit(0)
+
+
+def _close_all_but(*kept: int) -> None:
+    edges = [-1, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for low, high in pairwise(edges):
+        os.closerange(low + 1, high)
+
+
+def _is_stuck(lifeline: int, bound_s: float) -> bool:
+    """Wait: True once a stop signal has gone unread for `bound_s`, False once the daemon has ended."""
+    poller = select.poll()
+    poller.register(lifeline, select.POLLIN)
+    poller.register(signals.fileno(), select.POLLIN)
+    waited_s = 0.0
+    while waited_s < bound_s:
+        if any(fd == lifeline for fd, _ in poller.poll()):
+            return False
+        before = time.monotonic()
+        time.sleep(LOOK_EVERY_S)
+        step_s = min(time.monotonic() - before, 2 * LOOK_EVERY_S)
+        waited_s = waited_s + step_s if signals.stop_waits() else 0.0
+    return True

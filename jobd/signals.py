@@ -75,6 +75,21 @@ def take() -> list[signal.Signals]:
     return [signal.Signals(number) for number in numbers if number in _caught]
 
 
+def stop_waits() -> bool:
+    """Whether a stop signal waits to be taken; for another process that shares the pipe. Takes nothing."""
+    try:
+        numbers = os.read(_read_end, 4096)
+    except BlockingIOError:
+        return False
+    os.write(_write_end, numbers)
+    return any(number in STOP for number in numbers)
+
+
+def pipe() -> tuple[int, int]:
+    """The descriptors of the pipe: its end for reading, and its end for writing."""
+    return _read_end, _write_end
+
+
 def nudge() -> None:
     """Make `fileno` readable without a signal, to wake up whoever waits for it."""
     os.write(_write_end, b"\0")

@@ -19,7 +19,7 @@ ROWS_PER_TURN = 64
 #: The kernel may end a wait late by a thousandth of its length (select(2) allows itself that slack), so a long wait
 #: ends early by more than that, and a short one follows.
 EARLY = 0.002
-LONG_WAIT_S = 1.0
+LONG_WAIT_S = 0.1
 
 
 @dataclass(slots=True)

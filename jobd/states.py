@@ -9,16 +9,21 @@ from enum import Enum
 class State(Enum):
     """Where the daemon is in its life."""
 
-    #: Reading the configuration and importing the jobs.
     STARTING = "starting"
-    #: Starting a run at every tick.
     RUNNING = "running"
-    #: Starting nothing more; waiting for the runs in flight, at most for the grace period.
     DRAINING = "draining"
-    #: The leftovers are cancelled and may clean up, at most for the cancel timeout.
     CANCELLING = "cancelling"
-    #: Nothing is waited for any more: what is left is abandoned, the log is flushed, the process leaves.
     STOPPED = "stopped"
+
+
+#: What the daemon does in each state.
+MEANINGS = {
+    State.STARTING: "reading the configuration and importing the jobs",
+    State.RUNNING: "starting a run at every tick",
+    State.DRAINING: "starting nothing more, and waiting for the runs in flight, for the grace period at most",
+    State.CANCELLING: "waiting while the cancelled leftovers clean up, for the cancel timeout at most",
+    State.STOPPED: "abandoning what is left, flushing the log, and leaving",
+}
 
 
 class Cause(Enum):

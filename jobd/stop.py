@@ -41,6 +41,11 @@ FENCE_S = 0.85
 SWITCH_INTERVAL_S = 0.0005
 
 
+def bound_s(settings: Settings) -> float:
+    """Within how many seconds of the first stop signal the process has ended, or the last fence falls."""
+    return settings.grace_period + settings.cancel_timeout + FENCE_S
+
+
 class Runs(Protocol):
     """What the stop sequence asks of the runner."""
 
@@ -159,8 +164,7 @@ class StopSequence:
     def _drain(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._requested_at = self._loop.time()
-        bound_s = self._settings.grace_period + self._settings.cancel_timeout
-        self._fence.arm(bound_s + FENCE_S)
+        self._fence.arm(bound_s(self._settings))
         self._notifier.stopping(EXTEND_S)
         self._runner.close(announce=self._announce)
         self._stop_spawning()
