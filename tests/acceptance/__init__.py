@@ -1,0 +1,1 @@
+"""Black-box tests: the installed `jobd` as a process, judged by its public contract alone."""
