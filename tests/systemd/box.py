@@ -41,10 +41,9 @@ class Box:
     def __init__(self) -> None:
         """Boot one. Raises `CannotBoot`."""
         _require()
-        self._directory = tempfile.mkdtemp(prefix="jobd-box-")
-        self._complaints = tempfile.TemporaryFile("w+")
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by close()
         self._keeper = subprocess.Popen(
-            [sys.executable, keeper.__file__, self._directory, str(CHECKOUT)],
+            [sys.executable, keeper.__file__, str(CHECKOUT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
@@ -52,7 +51,8 @@ class Box:
             start_new_session=True,  # a Ctrl-C ends the session; that ends the box
         )
         try:
-            self._init = self._first_line()
+            #: PID 1 of the box, as this machine counts.
+            self.init = self._first_line()
             until(self._is_up, "systemd to come up", BOOT_S)
         except BaseException:
             self.close()
@@ -60,7 +60,7 @@ class Box:
 
     def run(self, *arguments: str, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command in the box, as root; with `check` it must succeed."""
-        enter = ["nsenter", f"--target={self._init}", "-m", "-u", "-i", "-p", "-C", "-r", "-w", "--"]
+        enter = ["nsenter", f"--target={self.init}", "-m", "-u", "-i", "-p", "-C", "-r", "-w", "--"]
         done = subprocess.run(
             [*enter, *arguments],
             env=_environment(),
@@ -79,7 +79,7 @@ class Box:
 
     def path(self, inside: str) -> Path:
         """A path of the box, as this machine sees it. Links that are absolute lead out of the box: do not follow."""
-        return Path(f"/proc/{self._init}/root{inside}")
+        return Path(f"/proc/{self.init}/root{inside}")
 
     def write(self, inside: str, text: str) -> None:
         """Write a file in the box, and the directories above it."""
@@ -94,7 +94,6 @@ class Box:
         self._keeper.wait(timeout=BOOT_S)
         self._keeper.stdout.close()
         self._complaints.close()
-        Path(self._directory).rmdir()
 
     def _first_line(self) -> int:
         assert self._keeper.stdout is not None
@@ -106,13 +105,21 @@ class Box:
     def _is_up(self) -> bool:
         if self._keeper.poll() is not None:
             raise CannotBoot(f"systemd did not boot: {self._complaint()}")
-        if Path(f"/proc/{self._init}/comm").read_text().strip() != "systemd":
+        if name_of(self.init) != "systemd":
             return False
         return self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
     def _complaint(self) -> str:
         self._complaints.seek(0)
         return self._complaints.read().strip()[-2000:]
+
+
+def name_of(process: int) -> str | None:
+    """The name of a process of this machine; None if there is none with this id."""
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _require() -> None:

@@ -1,6 +1,6 @@
 """Keeps a box: boots systemd as PID 1 in namespaces of its own, and takes everything away again when it is let go.
 
-Run as a script, as root: ``keeper.py DIRECTORY CHECKOUT``. It prints the process id of the box's PID 1, and ends the
+Run as a script, as root: ``keeper.py CHECKOUT``. It prints the process id of the box's PID 1, and ends the
 box when its standard input does. A test session holds the other end of that pipe, so the box ends with the session,
 however that does. Imports nothing but the standard library.
 
@@ -18,8 +18,10 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,14 +40,12 @@ DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "ur
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(directory: Path, checkout: Path) -> None:
+def main(checkout: Path) -> None:
     """Boot a box, say so, and keep it until standard input ends."""
     unshare(CLONE_NEWNS)
     command("mount", "--make-rprivate", "/")
-    mount("tmpfs", directory, "-o", "mode=755")
-    group = control_group(directory)
-    unshare(CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)  # the first is for children: the next one is PID 1
-    try:
+    with room() as directory, control_group(directory) as group:
+        unshare(CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)  # the first is for children: the next one is PID 1
         init = os.fork()
         if init == 0:
             boot(directory, checkout, group)
@@ -53,8 +53,6 @@ def main(directory: Path, checkout: Path) -> None:
         wait_for_end(init)
         os.kill(init, signal.SIGKILL)  # not reaped yet, so nobody else can have this id; all others in the box follow
         os.waitpid(init, 0)
-    finally:
-        remove(group)
 
 
 def wait_for_end(init: int) -> None:
@@ -62,21 +60,32 @@ def wait_for_end(init: int) -> None:
     select.select([sys.stdin, os.pidfd_open(init)], [], [])
 
 
-def control_group(directory: Path) -> Path:
-    """Make a control group for the box below our own."""
+@contextmanager
+def room() -> Iterator[Path]:
+    """A directory whose contents only this process and the box see, and which are never written to a disk."""
+    directory = Path(tempfile.mkdtemp(prefix="jobd-box-"))
+    try:
+        mount("tmpfs", directory, "-o", "mode=755")
+        yield directory
+        command("umount", "--lazy", str(directory))
+    finally:
+        directory.rmdir()
+
+
+@contextmanager
+def control_group(directory: Path) -> Iterator[Path]:
+    """A control group for the box, below our own."""
     hierarchy = directory / "groups"
     hierarchy.mkdir()
     mount("cgroup2", hierarchy)
     own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
     group = hierarchy / own.lstrip("/") / f"jobd-box-{os.getpid()}"
     group.mkdir()
-    return group
-
-
-def remove(group: Path) -> None:
-    """Remove a control group without processes, and all below it."""
-    for path, _, _ in os.walk(group, topdown=False):
-        Path(path).rmdir()
+    try:
+        yield group
+    finally:
+        for path, _, _ in os.walk(group, topdown=False):
+            Path(path).rmdir()
 
 
 def boot(directory: Path, checkout: Path, group: Path) -> NoReturn:
@@ -202,10 +211,5 @@ def called(result: int, name: str) -> None:
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def paths(arguments: Iterable[str]) -> list[Path]:
-    """The arguments as absolute paths."""
-    return [Path(argument).resolve() for argument in arguments]
-
-
 if __name__ == "__main__":
-    main(*paths(sys.argv[1:3]))
+    main(Path(sys.argv[1]).resolve())

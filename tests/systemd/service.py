@@ -24,7 +24,9 @@ class Service:
     def settings(self, **variables: str) -> None:
         """Write the environment file."""
         text = "".join(f"{name}={value}\n" for name, value in variables.items())
-        self.box.write(f"{CONFIGURATION}/{self.unit.rpartition('@')[2]}.env", text)
+        file = f"{CONFIGURATION}/{self.unit.rpartition('@')[2]}.env"
+        self.box.write(file, text)
+        self.box.run("chmod", "600", file)  # as the unit file says that it may be
 
     def jobs(self, code: str, module: str = "jobs") -> None:
         """Write a module of jobs where the unit file says that such modules belong."""
@@ -75,11 +77,6 @@ class Service:
     def wait_for_lines(self, event: str, count: int, within_s: float = 20.0) -> None:
         """Wait until there are so many lines of an event."""
         until(lambda: len(self.logged(event)) >= count, f"{count} times {event} in the log", within_s)
-
-    def processes(self) -> list[str]:
-        """The ids of the service's processes."""
-        group = self.show("ControlGroup")
-        return self.box.out("cat", f"/sys/fs/cgroup{group}/cgroup.procs", check=False).split() if group else []
 
     def forget(self) -> None:
         """Undo everything: the service is stopped, its state, its configuration and its drop-ins are removed."""

@@ -19,7 +19,7 @@ PREPARATION = {
 NEED = {
     "grace-period": "assert os.environ['JOBD_GRACE_PERIOD'] == '10m'",
     "jit": "mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)",
-    "limits": "assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 65536",
+    "limits": "assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1024",
     "networks": "socket.create_server(('127.0.0.1', 0))",
     "priorities": "os.nice(5)",
     "privileged-ports": "socket.create_server(('127.0.0.1', 789)).close()",
@@ -66,6 +66,13 @@ def test_a_drop_in_opens_what_its_jobs_need(prepared: Box, jobd: Service, path: 
     verified = prepared.run("systemd-analyze", "verify", "--man=no", "jobd.service")
     assert verified.stdout + verified.stderr == ""
     assert outcome_of_need(jobd, path.stem) == "succeeded"
+
+
+def test_the_networks_drop_in_replaces_the_list_of_the_unit(jobd: Service) -> None:
+    """Addresses that are neither this machine nor in the one network are not allowed any more."""
+    jobd.drop_in(next(path for path in DROP_INS if path.stem == "networks").read_text())
+    assert set(jobd.show("IPAddressAllow").split()) == {"127.0.0.0/8", "::1/128", "10.0.0.0/8"}
+    assert set(jobd.show("IPAddressDeny").split()) == {"0.0.0.0/0", "::/0"}
 
 
 @pytest.mark.parametrize("name", sorted(NEED.keys() - TAKES_AWAY))

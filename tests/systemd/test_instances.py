@@ -30,8 +30,16 @@ def test_instances_run_side_by_side_with_their_own_settings_and_state(instances:
         service.systemctl("start")
         service.wait_for_line("run.finished", outcome="succeeded")
     assert [service.show("ActiveState") for service in instances] == ["active", "active"]
-    listed = [instances[0].box.out("ls", f"/var/lib/jobd/{letter}") for letter in "ab"]
+    listed = [instances[0].box.out("ls", f"/var/lib/jobd-{letter}") for letter in "ab"]
     assert listed == ["ada", "bob"]
+
+
+def test_an_instance_runs_beside_the_service_without_a_name(jobd: Service, instances: tuple[Service, Service]) -> None:
+    """Whoever has one jobd and needs a second one need not move the first, in whichever order they start."""
+    before, after = instances
+    for service in (before, jobd, after):
+        service.systemctl("start")
+    assert [service.show("ActiveState") for service in (before, jobd, after)] == ["active"] * 3
 
 
 def directives(unit: str) -> list[tuple[str, str]]:

@@ -55,6 +55,11 @@ import os, socket
 from pathlib import Path
 import jobd
 
+def search_the_network():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as searching:
+        searching.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        searching.sendto(b"", ("239.255.255.250", 1900))
+
 def refused(attempt, *args):
     try:
         attempt(*args)
@@ -68,8 +73,10 @@ def tries():
         "change its own code": refused(Path("jobs.py").write_text, ""),
         "put code where it is imported from": refused(Path("new.py").touch),
         "change the packages": refused(Path("/opt/jobd/new").touch),
+        "read the settings of the service": refused(Path("jobd.env").read_text),
         "read a home directory": refused(os.listdir, "/root"),
         "capture packets": refused(socket.socket, socket.AF_PACKET, socket.SOCK_RAW),
+        "search the network": refused(search_the_network),
         "become root": refused(os.setuid, 0),
         "see other processes": not Path("/proc/1/comm").exists(),
     }

@@ -111,19 +111,24 @@ def test_a_stop_during_a_slow_import_ends_the_process_at_once(jobd: Service) -> 
     assert jobd.logged("daemon.stopped")[0]["uptime_s"] < 10
 
 
+def commands(jobd: Service) -> list[str]:
+    """The command lines of the box's sleeping processes."""
+    return jobd.box.out("ps", "-C", "sleep", "-o", "args=", check=False).splitlines()
+
+
 def test_what_a_job_has_left_behind_is_killed_after_the_drain_and_not_before(jobd: Service) -> None:
     """A run's child hears nothing of the stop while its run may still end; one that outlives jobd does not stay."""
     jobd.jobs(
         "import asyncio, jobd\n"
         "@jobd.every('1h')\n"
         "async def parent():\n"
-        "    await asyncio.create_subprocess_exec('sleep', '600', start_new_session=True)\n"
-        "    child = await asyncio.create_subprocess_exec('sleep', '2')\n"
+        "    await asyncio.create_subprocess_exec('sleep', '601', start_new_session=True)\n"
+        "    child = await asyncio.create_subprocess_exec('sleep', '2.5')\n"
         "    assert await child.wait() == 0\n"
     )
     jobd.settings(JOBD_JOBS="jobs")
     jobd.systemctl("start")
-    until(lambda: len(jobd.processes()) == 3, "two children beside jobd")
+    until(lambda: commands(jobd) == ["sleep 601", "sleep 2.5"], "two children of the run")
     jobd.systemctl("stop")
     assert outcomes(jobd.log()) == {"parent": "succeeded"}
-    assert jobd.processes() == []
+    assert commands(jobd) == []
