@@ -23,7 +23,7 @@ from typing import Any
 
 from jobd import clock, events, invoke, log, stacks
 from jobd.clock import seconds
-from jobd.job import Due, Job, Kind
+from jobd.job import Due, Job
 from jobd.plane import JobPlane
 from jobd.run import Run
 from jobd.states import Outcome
@@ -68,10 +68,10 @@ class Runner:
         """Number of runs in flight."""
         return len(self._in_flight)
 
-    def coroutines_in_flight(self) -> bool:
-        """Whether any run is, or is about to be, on the job plane's loop."""
-        with self._gate:
-            return any(run.of.kind is Kind.COROUTINE for run in (*self._in_flight.values(), *self._offered.values()))
+    @property
+    def busy(self) -> bool:
+        """Whether any run is in flight, or offered and about to be."""
+        return bool(self._in_flight or self._offered)
 
     def offer(self, ticks: list[Due]) -> None:
         """Start a run for each row of due ticks: for its last tick, the missed ones before it are skipped."""

@@ -8,13 +8,15 @@ loop afterwards. So no signal falls between two handlers, and no handler of ours
 lock or raise in the middle of something. The Python-level handler below does nothing: it is there because only
 signals with one reach the pipe.
 
-Tricky: only the main thread may change dispositions (`signal(2)`, `signal.signal`); a forked child shares the pipe,
-so it must let go of it at once, or the SIGTERM that stops the child would stop the daemon.
+Tricky: only the main thread may change dispositions (`signal(2)`, `signal.signal`). A forked child shares the pipe
+until it lets go of it, and a SIGTERM for the child must never be taken for one for the daemon; so the thread that
+forks blocks the signals for that moment, and the child gets what came meanwhile once it has let go.
 """
 
 import os
 import signal
 import time
+from _thread import get_ident
 from types import FrameType
 
 #: The signals that ask the daemon to stop, as the contract says.
@@ -31,6 +33,8 @@ held_since = time.monotonic()
 _read_end = -1
 _write_end = -1
 _caught: tuple[signal.Signals, ...] = ()
+#: What each thread that is forking had blocked before.
+_masks: dict[int, set[int | signal.Signals]] = {}
 
 
 def _noted(signum: int, frame: FrameType | None) -> None:
@@ -42,7 +46,7 @@ def hold() -> None:
     global _read_end, _write_end, _caught
     _read_end, _write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or signal.getsignal(s) != signal.SIG_IGN)
-    os.register_at_fork(after_in_child=release)
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_let_go)
     reassert()
 
 
@@ -55,10 +59,23 @@ def reassert() -> None:
 
 
 def release() -> None:
-    """Give the signals the actions that a fresh Python process has: a forked child's are its own, not the daemon's."""
+    """Give the signals the actions that a fresh Python process has: those of a forked child are its own."""
     signal.set_wakeup_fd(-1)
     for signum in _caught:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+
+
+def _block() -> None:
+    _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _caught)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(get_ident()))
+
+
+def _let_go() -> None:
+    release()
+    _unblock()
 
 
 def fileno() -> int:

@@ -3,7 +3,7 @@
 May import: events, log, notify, plane, runner, signals, stacks. Runs on the control loop: that it runs is the proof
 that this plane turns.
 
-An idle daemon is not woken up for this: the job plane is looked at only while a coroutine is in flight. Between two
+An idle daemon is not woken up for this: the job plane is looked at only while a run is in flight. Between two
 looks a job may also have changed what becomes of our signals, so each look takes them back.
 """
 
@@ -57,7 +57,7 @@ class Watch:
         elif held_s >= self._tell_at_s:
             self._tell_at_s = held_s * BACK_OFF
             self._tell(held_s)
-        self._looking = held_s >= HELD_S or self._runner.coroutines_in_flight()
+        self._looking = held_s >= HELD_S or self._runner.busy
         if self._looking:
             self._loop.call_later(LOOK_EVERY_S, self._look)
 
