@@ -29,6 +29,7 @@ CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = (
     0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x20000000,
 )  # fmt: skip
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
+MNT_DETACH = 2
 #: What namespaces do not hold in: CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_TIME.
 REACHING_BEYOND = (16, 17, 25)
 SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
@@ -67,7 +68,8 @@ def room() -> Iterator[Path]:
     try:
         mount("tmpfs", directory, "-o", "mode=755")
         yield directory
-        command("umount", "--lazy", str(directory))
+        # No command can be run any more: where PID 1 has died no process can be forked.
+        called(_libc.umount2(os.fsencode(directory), MNT_DETACH), "umount")
     finally:
         directory.rmdir()
 
