@@ -111,7 +111,7 @@ class Box:
 
     def _complaint(self) -> str:
         self._complaints.seek(0)
-        return self._complaints.read().strip()[-2000:]
+        return (self._complaints.read().strip().splitlines() or ["no reason given"])[-1]  # of a traceback, the error
 
 
 def name_of(process: int) -> str | None:

@@ -38,6 +38,16 @@ def test_status_tells_how_many_runs_are_in_flight(jobd: Service) -> None:
     assert "running, 2 in flight" in jobd.box.out("systemctl", "status", "--no-pager", jobd.unit)
 
 
+def test_a_configuration_can_be_checked_before_the_service_reads_it(jobd: Service) -> None:
+    """The command at the top of the unit file tells right from wrong, and starts nothing."""
+    check = ("sh", "-c", "cd /etc/jobd && /opt/jobd/bin/jobd check --env-file jobd.env")
+    jobd.jobs("from jobd.demo import run_job\n")
+    jobd.settings(JOBD_JOBS="jobs:run_job")
+    assert "run_job" in jobd.box.out(*check)
+    jobd.settings(JOBD_JOBS="jobs:no_such_job")
+    assert jobd.box.run(*check, check=False).returncode == 78
+
+
 @pytest.mark.parametrize("unit", ["jobd.service", "jobd@x.service"])
 def test_systemd_finds_no_fault_with_the_units(box: Box, unit: str) -> None:
     """`systemd-analyze verify` has nothing to say."""

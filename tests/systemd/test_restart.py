@@ -1,5 +1,7 @@
 """Restarting: after what was no request, and not after what a restart cannot mend."""
 
+import re
+
 import pytest
 
 from .box import until
@@ -9,7 +11,7 @@ pytestmark = pytest.mark.systemd
 
 #: Tests need not wait as long as a server may.
 AT_ONCE = "[Service]\nRestartSec=100ms\n"
-QUICK_WATCHDOG = f"{AT_ONCE}WatchdogSec=1s\nTimeoutAbortSec=1s\n"
+QUICK_WATCHDOG = f"{AT_ONCE}WatchdogSec=2s\nTimeoutAbortSec=1s\n"
 HANGS = """
 import os, time, jobd
 from pathlib import Path
@@ -49,13 +51,12 @@ def test_a_daemon_whose_event_loop_a_job_blocks_is_restarted_and_tells_where_it_
     jobd.drop_in(QUICK_WATCHDOG)
     jobd.systemctl("start")
     restarted(jobd)
-    journal = jobd.journal()
-    assert "Fatal Python error: Aborted" in journal
-    assert "in the_place_where_it_hangs" in journal
-    assert "watchdog" in journal.lower()
+    _, aborted, stacks = jobd.journal().partition("Fatal Python error: Aborted")
+    assert aborted
+    assert re.search('File "/etc/jobd/jobs.py", line [0-9]+ in the_place_where_it_hangs', stacks)
 
 
-def test_a_stopped_process_is_restarted(jobd: Service) -> None:
+def test_a_process_that_is_held_is_restarted(jobd: Service) -> None:
     """A process that SIGSTOP holds cannot even be aborted; TimeoutAbortSec= bounds the wait for it."""
     jobd.drop_in(QUICK_WATCHDOG)
     jobd.systemctl("start")

@@ -23,7 +23,7 @@ def short_in_a_thread(): time.sleep(2)
 async def long(): await asyncio.sleep(600)
 
 @jobd.every("1h")
-def long_in_a_thread(): jobd.current_run().stopping.wait(600); time.sleep(4)
+def long_in_a_thread(): jobd.current_run().stopping.wait(600); time.sleep(2)
 """
 OUTCOMES = {
     "short": "succeeded",
@@ -50,7 +50,7 @@ def outcomes(log: list[Line]) -> dict[str, str]:
 def start_all(jobd: Service) -> None:
     """Start the service, and come back when the four runs are in flight."""
     jobd.jobs(JOBS)
-    jobd.settings(JOBD_JOBS="jobs", JOBD_GRACE_PERIOD="6s", JOBD_CANCEL_TIMEOUT="3s")
+    jobd.settings(JOBD_JOBS="jobs", JOBD_GRACE_PERIOD="4s", JOBD_CANCEL_TIMEOUT="3s")
     jobd.systemctl("start")
     jobd.wait_for_lines("run.started", 4)
 
@@ -123,12 +123,15 @@ def test_what_a_job_has_left_behind_is_killed_after_the_drain_and_not_before(job
         "@jobd.every('1h')\n"
         "async def parent():\n"
         "    await asyncio.create_subprocess_exec('sleep', '601', start_new_session=True)\n"
-        "    child = await asyncio.create_subprocess_exec('sleep', '2.5')\n"
+        "    child = await asyncio.create_subprocess_shell('until [ -e $STATE_DIRECTORY/go ]; do sleep 0.1; done')\n"
         "    assert await child.wait() == 0\n"
     )
     jobd.settings(JOBD_JOBS="jobs")
     jobd.systemctl("start")
-    until(lambda: commands(jobd) == ["sleep 601", "sleep 2.5"], "two children of the run")
-    jobd.systemctl("stop")
+    until(lambda: {"sleep 601", "sleep 0.1"} <= set(commands(jobd)), "two children of the run")
+    jobd.systemctl("stop", "--no-block")
+    jobd.wait_for_line("shutdown.waiting")
+    jobd.box.write("/var/lib/jobd/go", "")
+    jobd.wait_for("ActiveState", "inactive")
     assert outcomes(jobd.log()) == {"parent": "succeeded"}
     assert commands(jobd) == []
