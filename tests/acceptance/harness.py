@@ -200,7 +200,7 @@ class Daemon:
 
     def fail(self, what: str) -> NoReturn:
         """Fail the test, and show what the daemon has said."""
-        shown = b"".join(raw[:2000] for raw in self.log.raw[-60:]).decode("utf-8", "backslashreplace")
+        shown = b"".join(raw[:1000] for raw in self.log.raw[-25:]).decode("utf-8", "backslashreplace")
         state = self.process.poll()
         garbage = f"\nno JSON: {self.log.garbage[:3]}" if self.log.garbage else ""
         pytest.fail(f"{what}{garbage}\nexit code so far: {state}\nlog:\n{shown}\nstderr:\n{self.stderr[-4000:]}")
