@@ -78,7 +78,7 @@ def _line_of(data: bytes, offset: int) -> int:
 def _parse(text: str, shown: str) -> EnvFile:
     file = EnvFile()
     faults: list[Fault] = []
-    for binding in parse_stream(StringIO(text, newline="")):
+    for binding in parse_stream(StringIO(text, newline=None)):
         original = binding.original.string
         blank = len(original) - len(original.lstrip())
         source = f"{shown} line {binding.original.line + original[:blank].count(chr(10))}"

@@ -71,7 +71,19 @@ def _import(name: str) -> ModuleType:
             raise _Unusable(f"there is no module {missing} in the current directory or among the installed") from error
         raise _Unusable(f"importing {name} failed: it needs the module {missing}, which is not installed") from error
     except BaseException as error:  # SystemExit and the like too: a module may not end the daemon
-        raise _Unusable(f"importing {name} raised {type(error).__name__}") from error
+        raise _Unusable(f"importing {name} raised {type(error).__name__}") from _from_the_module_on(error)
+
+
+def _from_the_module_on(error: BaseException) -> BaseException:
+    """The exception, its traceback without the machinery of importing, which is in nobody's code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")
 
 
 def _attribute(module: ModuleType, path: str) -> object:
