@@ -1,0 +1,401 @@
+"""Log lines: whatever is logged, it is one line of JSON, of a bounded length, and nobody's exception."""
+
+import json
+import math
+import time
+from collections import UserDict
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+
+from jobd import render
+
+#: A little more than a line may hold, because what has been left out is told.
+MOST_BYTES = render.LINE_BYTES * 1.1
+
+
+class Silent:
+    """An object that cannot be shown."""
+
+    def __repr__(self) -> NoReturn:
+        raise RuntimeError("no repr")
+
+    def __str__(self) -> NoReturn:
+        raise RuntimeError("no str")
+
+
+class Leaving:
+    """An object that tries to end the process when it is shown."""
+
+    def __repr__(self) -> NoReturn:
+        raise SystemExit(7)
+
+    __str__ = __repr__
+
+
+class Masked:
+    """An object that does not even tell its class."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> NoReturn:  # type: ignore[override]
+        raise RuntimeError("no class")
+
+
+class Closed(dict[str, Any]):
+    """A dict that cannot be looked into."""
+
+    def items(self) -> NoReturn:
+        raise RuntimeError("no items")
+
+    __iter__ = keys = values = items
+
+
+class Real(float):
+    """A float of another library's making, as numpy's is."""
+
+
+class Whole(int):
+    """An int of another library's making."""
+
+
+class Word(str):
+    """A str of another library's making."""
+
+    __slots__ = ()
+
+
+class Mute(str):
+    """A str that cannot be encoded."""
+
+    __slots__ = ()
+
+    def encode(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("no bytes")
+
+
+def deep(levels: int) -> list[Any]:
+    """A list in a list in a list."""
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+def cycle(width: int) -> list[Any]:
+    """A list that holds itself that many times."""
+    endless: list[Any] = []
+    endless.extend([endless] * width)
+    return endless
+
+
+def graph(size: int) -> dict[str, Any]:
+    """Nodes that all know one another."""
+    nodes: list[dict[str, Any]] = [{"name": str(n)} for n in range(size)]
+    for node in nodes:
+        node["neighbours"] = nodes
+    return nodes[0]
+
+
+def check(line: bytes) -> Any:
+    """What the line says, if it is one: one line, JSON, not too long."""
+    assert line.endswith(b"\n")
+    assert len(line) <= MOST_BYTES
+    text = line.decode()
+    assert text.splitlines() == [text[:-1]]
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise AssertionError(f"{name} is no JSON")
+
+
+NASTY: dict[str, Callable[[], Any]] = {
+    "nan": lambda: math.nan,
+    "infinity": lambda: -math.inf,
+    "bytes": lambda: b"\xff\x00\n",
+    "bytearray": lambda: bytearray(b"x"),
+    "memoryview": lambda: memoryview(b"abc")[::2],
+    "lone surrogate": lambda: "a\ud800b",
+    "surrogateescape": lambda: b"\xff".decode(errors="surrogateescape"),
+    "line ends": lambda: "a\nb\r\nc\x85d\u2028e\u2029f\x0bg\x0ch\x1ci\x1dj\x1ek",
+    "terminal": lambda: "\x1b[2J\x7f\x9b",
+    "forged": lambda: '"}\n{"event": "daemon.stopped"}',
+    "huge int": lambda: 10**30,
+    "unspeakable int": lambda: 10**5000,
+    "negative int": lambda: -(2**63) - 1,
+    "tuple key": lambda: {(1, 2): 3},
+    "other keys": lambda: {None: 1, 2: 3, 1.5: 4, b"x": 5, Silent(): 6, "\ud800": 7},
+    "set": lambda: {1, 2, frozenset({3})},
+    "silent": Silent,
+    "leaving": Leaving,
+    "masked": Masked,
+    "class": lambda: Silent,
+    "function": lambda: check,
+    "exception": lambda: ValueError(Silent()),
+    "closed dict": lambda: Closed(a=1),
+    "user dict": lambda: UserDict(a=1),
+    "float subclass": lambda: Real(1.5),
+    "int subclass": lambda: Whole(5),
+    "str subclass": lambda: Word("text"),
+    "mute": lambda: Mute("text"),
+    "mute key": lambda: {Mute("text"): 1},
+    "datetime": lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    "date": lambda: date(2026, 1, 2),
+    "deep": lambda: deep(5_000),
+    "deeper than Python": lambda: deep(100_000),
+    "cycle": lambda: cycle(1),
+    "10 MB": lambda: "x" * 10_000_000,
+    "10 MB of what must be escaped": lambda: "\x85\u2028\x7f" * 3_000_000,
+    "wide": lambda: list(range(1_000_000)),
+    "10 MB of bytes": lambda: bytes(10_000_000),
+    "long keys": lambda: {str(n) * 3_000: n for n in range(500)},
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_whatever_is_logged_is_one_line(name: str) -> None:
+    """A field that JSON does not know, or that is too long, costs neither its line nor the fields beside it."""
+    said = check(render.line({"event": "x", "nasty": NASTY[name](), "after": 1}))
+    assert (said["event"], said["after"]) == ("x", 1)
+    assert "nasty" in said
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_whatever_is_logged_is_one_line_beside_something_worse(name: str) -> None:
+    """Nor does it where another field has the whole line go the slow way."""
+    said = check(render.line({"event": "x", "nasty": NASTY[name](), "slow": {(): 1}, "nested": [NASTY[name]()]}))
+    assert said["event"] == "x"
+    assert said["slow"] == {"()": 1}
+    assert "nasty" in said
+
+
+@pytest.mark.parametrize(
+    "value",
+    [cycle(4), cycle(20), graph(10), {"a": graph(5), "b": cycle(3)}],
+    ids=["cycle of 4", "cycle of 20", "graph", "both"],
+)
+def test_what_holds_itself_many_times_takes_no_time(value: Any) -> None:
+    """Structures whose walk would never end are cut, and in a moment."""
+    began = time.monotonic()
+    check(render.line({"event": "x", "value": value}))
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x85" * 32_000, "\x7f" * 65_000, "\u2028" * 21_000, "é" * 32_000, "😀" * 16_000, '"' * 32_000, "\x00" * 10_000],
+    ids=["next line", "delete", "line separator", "two bytes", "four bytes", "quotes", "nul"],
+)
+def test_a_text_that_grows_when_it_is_written_stays_in_bounds(text: str) -> None:
+    """What counts is the length of the line, not that of the text."""
+    check(render.line({"event": "x", "text": text, "again": text}))
+
+
+def test_many_fields_with_long_names_stay_in_bounds() -> None:
+    """Names count as well."""
+    check(render.line({f"{n}" + "😀" * 1000: n for n in range(1000)}))
+
+
+def test_what_is_clipped_says_how_long_it_was() -> None:
+    """The start and the end are kept, and the number of characters."""
+    said = check(render.line({"event": "x", "text": "a" * 100_000 + "z" * 200_000}))
+    assert said["text"].startswith("aaa")
+    assert said["text"].endswith("zzz")
+    assert "300000 characters" in said["text"]
+
+
+def test_the_first_fields_survive() -> None:
+    """Timestamp, level and event come first, so no field of a job's takes their room."""
+    fields = {"timestamp": "t", "level": "info", "event": "e", "job": "j", "run_id": "r"}
+    said = check(render.line(fields | {str(n): "x" * 50_000 for n in range(100)}))
+    assert said.items() >= fields.items()
+
+
+def test_what_json_knows_is_written_as_it_is() -> None:
+    """No detour for plain values: they come back as they went in."""
+    fields = {"a": None, "b": True, "c": 1, "d": 0.1, "e": "é\n", "f": [1, {"g": []}], "h": {"i": "j"}, "k": 2**63}
+    assert check(render.line(fields)) == fields
+
+
+def test_floats_that_json_lacks_are_null() -> None:
+    """Neither NaN nor Infinity is written, nor a number that is none."""
+    assert check(render.line({"a": math.nan, "b": math.inf, "c": {(): -math.inf}})) == {
+        "a": None,
+        "b": None,
+        "c": {"()": None},
+    }
+
+
+_hashable = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.text(st.characters(categories=["Cs", "Cc", "Zl", "Zp"])),
+    st.binary(),
+    st.tuples(st.integers(), st.text()),
+)
+_leaves = st.one_of(
+    _hashable,
+    st.integers(-(10**40), 10**40),
+    st.datetimes(),
+    st.sampled_from(sorted(set(NASTY) - {"deeper than Python"})).map(lambda name: NASTY[name]()),
+)
+_anything = st.recursive(
+    _leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5),
+        st.dictionaries(_hashable, inner, max_size=5),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text(), inner, max_size=3).map(Closed),
+        st.frozensets(_hashable),
+    ),
+    max_leaves=15,
+)
+
+
+@profile(max_examples=300)
+@given(st.dictionaries(st.one_of(st.text(), st.text(st.characters(categories=["Cs", "Cc", "Zl"]))), _anything))
+def test_anything_at_all_is_one_line(fields: dict[str, Any]) -> None:
+    """For every structure of everything there is exactly one line of JSON."""
+    said = check(render.line(fields))
+    assert isinstance(said, dict)
+
+
+_words = st.text(st.characters(codec="utf-8"), max_size=20)
+_numbers = st.one_of(st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False))
+_json = st.recursive(
+    st.one_of(st.none(), st.booleans(), _numbers, _words),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(_words, inner, max_size=5)),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_words, _json, max_size=5))
+def test_what_is_json_already_comes_back_unchanged(fields: dict[str, Any]) -> None:
+    """Nothing is lost or changed where nothing has to be."""
+    assert check(render.line(fields)) == fields
+
+
+class MetaclassOfSecrets(type):
+    """A class whose name cannot be asked for."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+class Chained(Exception):
+    """An exception whose cause is itself."""
+
+    @property
+    def __cause__(self) -> "Chained":  # type: ignore[override]
+        return self
+
+
+class Wordy(str):
+    """A text whose clipping would fail."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        raise RuntimeError("no part")
+
+
+def _exceptions() -> dict[str, Callable[[], BaseException]]:
+    class Broken(Exception):
+        __str__ = Silent.__str__
+
+    class Quitting(Exception):
+        __str__ = Leaving.__repr__
+
+    class Homeless(Exception):
+        __module__ = Silent()  # type: ignore[assignment]
+
+    class Hidden(Exception, metaclass=MetaclassOfSecrets):
+        pass
+
+    class Odd(Exception):
+        def __str__(self) -> str:
+            return Wordy("x" * 100_000)
+
+    looped = ValueError("loop")
+    looped.__context__ = ValueError("other")
+    looped.__context__.__context__ = looped
+    return {
+        "str raises": Broken,
+        "str exits": Quitting,
+        "module raises": Homeless,
+        "class raises": Hidden,
+        "text is odd": Odd,
+        "looped": lambda: looped,
+        "own cause": Chained,
+        "surrogates": lambda: ValueError("\ud800"),
+        "bytes": lambda: ValueError(b"\xff"),
+        "300 kB": lambda: ValueError("x" * 300_000),
+        "group": lambda: ExceptionGroup("g", [ValueError(n) for n in range(1000)]),
+        "nested groups": lambda: _nested(200),
+        "no arguments": ValueError,
+        "syntax": lambda: SyntaxError("bad", ("file", 1, 2, "text\ud800", 3, 4)),
+        "odd syntax": lambda: SyntaxError("bad", (None, None, None, None)),
+    }
+
+
+def _nested(levels: int) -> BaseException:
+    error: Exception = ValueError("inmost")
+    for _ in range(levels):
+        error = ExceptionGroup("g", [error])
+    return error
+
+
+@pytest.mark.parametrize("name", list(_exceptions()))
+def test_every_exception_has_its_fields(name: str) -> None:
+    """Whatever a job raises, its type, its message and a traceback, or placeholders for them, make one line."""
+    error = _exceptions()[name]()
+    fields = render.failure(error)
+    said = check(render.line({"event": "x", "run_id": "r", **fields}))
+    assert said["run_id"] == "r"
+    assert set(said) == {"event", "run_id", "error", "traceback"}
+    assert set(fields["error"]) == {"type", "message"}
+
+
+def test_an_exception_is_named_by_its_module_and_class() -> None:
+    """Builtins go by their own name, others with their module; the message is that of `str`."""
+    assert render.failure(ValueError("no"))["error"] == {"type": "ValueError", "message": "no"}
+    assert render.failure(Chained("no"))["error"]["type"] == f"{__name__}.Chained"
+
+
+def test_a_long_message_is_clipped_with_its_length() -> None:
+    """300 kB of message are no use to anybody; how much it was is."""
+    message = render.failure(ValueError("x" * 300_000))["error"]["message"]
+    assert "300000 characters" in message
+    assert len(message) < render.TEXT_CHARS + 100
+
+
+def test_a_message_that_cannot_be_shown_has_a_placeholder() -> None:
+    """It names the class and what went wrong."""
+    assert render.text(Silent()) == "<Silent whose __str__ raised RuntimeError>"
+    assert render.representation(Leaving()) == "<Leaving whose __repr__ raised SystemExit>"
+
+
+def test_a_traceback_names_the_members_of_a_group() -> None:
+    """Both exceptions of a group can be found in its one field."""
+    trace = render.failure(ExceptionGroup("two", [ValueError("first"), KeyError("second")]))["traceback"]
+    assert "first" in trace
+    assert "second" in trace
+
+
+@given(st.text(), st.integers(2, 100))
+def test_clip_keeps_short_texts_and_the_ends_of_long_ones(text: str, chars: int) -> None:
+    """A text of the allowed length is itself; a longer one begins and ends as it did and says its length."""
+    clipped = render.clip(text, chars)
+    if len(text) <= chars:
+        assert clipped == text
+    else:
+        half = chars // 2
+        assert clipped == f"{text[:half]} [...{len(text)} characters in all...] {text[-half:]}"
