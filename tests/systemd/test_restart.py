@@ -13,7 +13,7 @@ pytestmark = pytest.mark.systemd
 AT_ONCE = "[Service]\nRestartSec=100ms\n"
 QUICK_WATCHDOG = f"{AT_ONCE}WatchdogSec=2s\nTimeoutAbortSec=1s\n"
 HANGS = """
-import os, time, jobd
+import itertools, os, time, jobd
 from pathlib import Path
 
 HUNG = Path(os.environ["STATE_DIRECTORY"], "hung")
@@ -25,7 +25,7 @@ async def hangs():
         the_place_where_it_hangs()
 
 def the_place_where_it_hangs():
-    time.sleep(600)
+    {hang}
 """
 
 
@@ -44,9 +44,16 @@ def test_a_killed_daemon_is_restarted(jobd: Service) -> None:
     restarted(jobd)
 
 
-def test_a_daemon_whose_event_loop_a_job_blocks_is_restarted_and_tells_where_it_hung(jobd: Service) -> None:
+@pytest.mark.parametrize(
+    "hang",
+    [
+        pytest.param("time.sleep(600)", id="blocks the event loop of the jobs"),
+        pytest.param("-1 in itertools.count()", id="holds the GIL and so every thread"),
+    ],
+)
+def test_a_daemon_that_a_job_hangs_is_restarted_and_tells_where_it_hung(jobd: Service, hang: str) -> None:
     """The watchdog's SIGABRT makes the process print the stacks of its threads before it dies."""
-    jobd.jobs(HANGS)
+    jobd.jobs(HANGS.format(hang=hang))
     jobd.settings(JOBD_JOBS="jobs")
     jobd.drop_in(QUICK_WATCHDOG)
     jobd.systemctl("start")
