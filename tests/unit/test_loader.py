@@ -202,6 +202,8 @@ def test_a_module_without_jobs_is_a_fault(module: Module, faults: Faults) -> Non
         ("needs_key", r"takes arguments \(key\)"),
         ("Thing.method", r"takes arguments \(self\)"),
         ("exiting", "has no exiting"),
+        ("generating", "is a generator function"),
+        ("generating_too", "is a generator function"),
     ],
 )
 def test_what_is_no_job_is_refused_and_called_what_it_is(
@@ -215,6 +217,8 @@ def test_what_is_no_job_is_refused_and_called_what_it_is(
         "thing, raising, number, text = Thing(), Raising(), 5, 'text'\n"
         "def needs(a, b, c=3): ...\n"
         "def needs_key(*, key): ...\n"
+        "def generating(): yield\n"
+        "async def generating_too(): yield\n"
         "def __getattr__(name):\n    if name == 'exiting': sys.exit(3)\n    raise AttributeError(name)\n"
     )
     (fault,) = faults(f"{name}:{path}")

@@ -1,0 +1,176 @@
+"""Signals, in processes of their own: none is lost, none is obeyed twice, and children do not pass theirs on."""
+
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobd.signals import ONE_REQUEST_S, Requests
+
+from .helpers import python
+
+_HELD = "import os, signal, sys, threading, time\nfrom jobd import signals\nsignals.hold()\nme = os.getpid()\n"
+
+
+def held(code: str, before: str = "") -> str:
+    """What a process that holds its signals prints."""
+    return python(before + _HELD + code)
+
+
+def test_signals_wait_in_order_until_they_are_taken() -> None:
+    """Each once; what is read is gone."""
+    code = (
+        "for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT): os.kill(me, number)\n"
+        "print(*[s.name for s in signals.take()]); print(signals.take())"
+    )
+    assert held(code).splitlines() == ["SIGTERM SIGHUP SIGUSR1 SIGINT", "[]"]
+
+
+def test_a_signal_is_noted_while_the_main_thread_is_in_c_code() -> None:
+    """Another thread reads it from the pipe though no Python handler can run."""
+    code = (
+        "import select\n"
+        "def listen():\n"
+        "    select.select([signals.fileno()], [], [], 10)\n"
+        "    print(signals.take()[0].name, flush=True); os._exit(0)\n"
+        "threading.Thread(target=listen, daemon=True).start()\n"
+        "threading.Timer(0.1, os.kill, (me, signal.SIGTERM)).start()\n"
+        "lock = threading.Lock(); lock.acquire()\n"
+        "sum(range(10**10))\n"
+    )
+    assert held(code) == "SIGTERM\n"
+
+
+def test_a_mask_that_was_inherited_is_taken_off() -> None:
+    """A signal that whoever started us has blocked arrives nevertheless."""
+    before = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])\n"
+    code = "os.kill(me, signal.SIGTERM); os.kill(me, signal.SIGINT); print(*[s.name for s in signals.take()])"
+    assert held(code, before) == "SIGTERM SIGINT\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(name: str) -> None:
+    """As nohup and a shell's `&` ask for, also after the signals have been taken back."""
+    before = f"import signal; signal.signal(signal.{name}, signal.SIG_IGN)\n"
+    code = (
+        f"signals.reassert(); os.kill(me, signal.{name}); os.kill(me, signal.SIGTERM)\n"
+        f"print(signal.getsignal(signal.{name}).name, *[s.name for s in signals.take()])"
+    )
+    assert held(code, before) == "SIG_IGN SIGTERM\n"
+
+
+def test_an_ignored_sigterm_is_caught_nevertheless() -> None:
+    """A daemon that cannot be stopped is nobody's wish."""
+    before = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    assert held("os.kill(me, signal.SIGTERM); print(signals.take()[0].name)", before) == "SIGTERM\n"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL)",
+        "signal.signal(signal.SIGTERM, lambda *args: 1 / 0)",
+        "signal.set_wakeup_fd(-1)",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    ],
+)
+def test_signals_are_taken_back_from_whoever_took_them(attack: str) -> None:
+    """After `reassert` they arrive as before."""
+    code = f"{attack}\nsignals.reassert()\nos.kill(me, signal.SIGTERM)\nprint(signals.take()[0].name)"
+    assert held(code) == "SIGTERM\n"
+
+
+def test_a_forked_child_does_not_pass_its_signals_on() -> None:
+    """A SIGTERM that stops a child, forked from whichever thread, is not the daemon's."""
+    code = (
+        "def fork():\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        time.sleep(20); os._exit(0)\n"
+        "    os.kill(child, signal.SIGTERM)\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)\n"
+        "fork()\n"
+        "thread = threading.Thread(target=fork); thread.start(); thread.join()\n"
+        "print(signals.take())"
+    )
+    assert held(code).splitlines() == ["-15", "-15", "[]"]
+
+
+def test_a_forked_child_answers_ctrl_c_like_any_python() -> None:
+    """Its SIGINT is a KeyboardInterrupt again."""
+    code = (
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT); time.sleep(20)\n"
+        "    except KeyboardInterrupt: os._exit(5)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), signals.take())"
+    )
+    assert held(code) == "5 []\n"
+
+
+def test_a_child_that_is_executed_has_clean_signals_and_no_pipe() -> None:
+    """No mask, nothing ignored that was not, no descriptor of ours."""
+    code = (
+        "import subprocess\n"
+        "look = '''import os, signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])), "
+        "*[signal.getsignal(s) is signal.SIG_DFL for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)], "
+        "len(os.listdir('/proc/self/fd')))'''\n"
+        "print(subprocess.run([sys.executable, '-c', look], capture_output=True, text=True).stdout.strip())"
+    )
+    assert held(code) == "0 True True True 4\n"
+
+
+def test_a_nudge_wakes_the_listener_and_is_no_signal() -> None:
+    """The descriptor is readable, and nothing is taken from it."""
+    code = (
+        "import select\nsignals.nudge()\n"
+        "print(bool(select.select([signals.fileno()], [], [], 0)[0]), signals.take(), "
+        "bool(select.select([signals.fileno()], [], [], 0)[0]))"
+    )
+    assert held(code) == "True [] False\n"
+
+
+def test_a_flood_of_signals_is_no_fault() -> None:
+    """More than the pipe holds: nothing is raised or printed, and the stop among them is found."""
+    code = (
+        "for _ in range(100_000): os.kill(me, signal.SIGUSR1)\n"
+        "taken = []\n"
+        "while more := signals.take(): taken += more\n"
+        "os.kill(me, signal.SIGTERM)\n"
+        "print(len(taken) > 10_000, signals.take()[-1].name)"
+    )
+    assert held(code) == "True SIGTERM\n"
+
+
+def test_a_process_without_a_terminal_has_none() -> None:
+    """In a session of its own there is no /dev/tty."""
+    code = (
+        "import os\nif os.getpid() != os.getsid(0): os.setsid()\nfrom jobd import signals\nprint(signals.on_terminal())"
+    )
+    assert python(code) == "False\n"
+
+
+def test_the_first_signal_is_a_request_even_at_the_dawn_of_time() -> None:
+    """The monotonic clock may begin at nought."""
+    assert Requests().is_new(0.0)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.01, 0.24, 0.25, 0.26, 1.0]), min_size=1, max_size=20))
+def test_signals_close_together_are_one_request(gaps: list[float]) -> None:
+    """Each is new exactly if the one before it, counted or not, is at least a quarter of a second away."""
+    requests = Requests()
+    now = 1_000.0
+    assert requests.is_new(now)
+    for gap in gaps:
+        before, now = now, now + gap
+        assert requests.is_new(now) is (now - before >= ONE_REQUEST_S)
+
+
+def test_the_stop_signals_are_those_of_the_contract() -> None:
+    """SIGHUP is another matter."""
+    from jobd import signals
+
+    assert set(signals.STOP) == {signal.SIGTERM, signal.SIGINT}
+    assert set(signals.CAUGHT) == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
