@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,17 +27,18 @@ class Launcher:
         read: bool = True,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
-        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
         **settings: str,
     ) -> Daemon:
         """Start the daemon with the module `jobs`, with these arguments (``run jobs`` if it is given) and settings.
 
-        `beside` is more text for the module, on an indentation of its own.
+        `beside` is more text for the module, on an indentation of its own; `env` is for variables whose names are
+        not known beforehand.
         """
         if jobs:
             self.write("jobs", jobs, beside)
         command = [*program, *(arguments or (("run", "jobs") if jobs else ()))]
-        daemon = Daemon(command, self.directory, settings, stdout=stdout, stderr=stderr, pass_fds=pass_fds)
+        daemon = Daemon(command, self.directory, settings | dict(env or {}), stdout=stdout, stderr=stderr)
         self.started.append(daemon)
         if read and daemon.process.stdout is not None:
             daemon.read()

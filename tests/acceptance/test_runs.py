@@ -299,6 +299,11 @@ def test_loop_stop_is_ignored_and_told(launch: Launcher) -> None:
         "import faulthandler; faulthandler.disable(); faulthandler.cancel_dump_traceback_later()",
         "sys.excepthook = threading.excepthook = sys.unraisablehook = None",
         "import random; random.seed(0); import warnings; warnings.simplefilter('error')",
+        "asyncio.get_running_loop().close()",
+        "sys.setrecursionlimit(60)",
+        "sys.settrace(lambda *args: 1 / 0)",
+        "threading.settrace(lambda *args: 1 / 0)",
+        "threading.stack_size(2**40)",
         "sys.modules.pop('jobd.log', None); sys.modules.pop('asyncio', None)",
     ],
 )

@@ -5,23 +5,17 @@ import pty
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from .conftest import Launcher
-from .harness import JOBD, Daemon, children_of, poll
+from .harness import JOBD, Daemon, becoming_jobd, children_of, poll
 
 BEAT = """
 @every("0.1")
 async def beat(): pass
 """
-
-
-def python(code: str) -> tuple[str, ...]:
-    """A program that does something to itself and then becomes jobd."""
-    return (sys.executable, "-c", f"import os, signal, sys\n{code}\nos.execv(sys.argv[1], sys.argv[1:])", JOBD)
 
 
 def assert_goes_on(daemon: Daemon) -> None:
@@ -52,7 +46,7 @@ def test_ignored_sigterm_is_caught_all_the_same(launch: Launcher) -> None:
 
 def test_blocked_signals_are_unblocked(launch: Launcher) -> None:
     """A mask inherited from the parent does not make the daemon deaf."""
-    daemon = launch(BEAT, program=python("signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"))
+    daemon = launch(BEAT, program=becoming_jobd("signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"))
     daemon.wait_for("run.started")
     daemon.signal(signal.SIGUSR1)
     daemon.wait_for("daemon.status")
@@ -205,7 +199,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 def on_terminal(theirs: int) -> tuple[str, ...]:
     """A program that becomes jobd with this terminal as its controlling terminal."""
-    return python(f"os.close(os.open({os.ttyname(theirs)!r}, os.O_RDWR))")
+    return becoming_jobd(f"os.close(os.open({os.ttyname(theirs)!r}, os.O_RDWR))")
 
 
 @pytest.mark.parametrize("how", ["signal", "close"])

@@ -65,7 +65,7 @@ def test_leftovers_are_cancelled_when_the_grace_period_ends(launch: Launcher, si
 
 def test_drain_tells_what_it_waits_for(launch: Launcher) -> None:
     """`shutdown.waiting` names the runs with their ages, at once and at least every 5 s."""
-    daemon = launch("@every('1h')\nasync def sleeper(): await asyncio.sleep(60)", JOBD_GRACE_PERIOD="6")
+    daemon = launch("@every('1h')\nasync def sleeper(): await asyncio.sleep(60)", JOBD_GRACE_PERIOD="5.3")
     run_id = daemon.wait_for("run.started")["run_id"]
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
@@ -253,7 +253,7 @@ def job():
 @pytest.mark.parametrize("text", REFUSING.values(), ids=REFUSING)
 def test_run_that_refuses_to_end_is_abandoned_and_named(launch: Launcher, text: str) -> None:
     """The process is gone within the time bound, leaves with 3, and says which run stands in which line."""
-    daemon = launch(f"@every('1h')\n{text.strip()}", JOBD_GRACE_PERIOD="0.4", JOBD_CANCEL_TIMEOUT="0.6")
+    daemon = launch(f"@every('1h')\n{text.strip()}", JOBD_GRACE_PERIOD="0.2", JOBD_CANCEL_TIMEOUT="0.3")
     run_id = daemon.wait_for("run.started")["run_id"]
     assert daemon.stop() == 3
     daemon.assert_log_is_consistent()
@@ -333,8 +333,8 @@ TOO_LONG = {
     "in an executor": "async def job(): await asyncio.get_running_loop().run_in_executor(None, time.sleep, 30)",
     "own tasks": "async def job():\n    tasks = [asyncio.create_task(asyncio.sleep(30)) for _ in range(9)]\n"
     "    await asyncio.wait(tasks)",
-    "async generator": "async def numbers():\n    try:\n"
-    "        while True: yield await asyncio.sleep(0.05)\n    finally: await asyncio.sleep(30)\nasync def job():\n    async for _ in numbers(): pass",
+    "async generator": "async def job():\n    async for _ in numbers(): pass\nasync def numbers():\n"
+    "    try:\n        while True: yield await asyncio.sleep(0.05)\n    finally: await asyncio.sleep(30)",
 }
 
 
@@ -342,7 +342,7 @@ TOO_LONG = {
 def test_what_takes_longer_than_it_may_does_not_hold_the_process(launch: Launcher, text: str) -> None:
     """Whatever a cancelled run leaves hanging: gone within the bound, and the exit code agrees with the log."""
     jobs = text.replace("async def job()", "@every('1h')\nasync def job()")
-    daemon = launch(jobs, JOBD_GRACE_PERIOD="0.3", JOBD_CANCEL_TIMEOUT="0.5")
+    daemon = launch(jobs, JOBD_GRACE_PERIOD="0.2", JOBD_CANCEL_TIMEOUT="0.3")
     daemon.wait_for("run.started")
     code = daemon.stop()
     daemon.assert_log_is_consistent()
