@@ -1,6 +1,7 @@
 """What systemd is told, by its notification protocol (`sd_notify(3)`): datagrams of ``NAME=value`` lines.
 
-Imports nothing of ours. Sending never waits and never fails: who does not listen is not told.
+Imports nothing of ours. Sending never waits and never fails: who does not listen is not told. What a manager that is
+busy could not take, and what must not be lost on it (that we are ready, that we stop), goes along with the next word.
 """
 
 import os
@@ -19,6 +20,7 @@ class Notifier:
         #: How often the manager wants to hear `WATCHDOG=1`, in seconds; None if it does not.
         self.watchdog_s = watchdog_s
         self._address = address and (f"\0{address[1:]}" if address.startswith("@") else address)
+        self._owed = ""  # what must not be lost
         self._socket = socket.socket(_FAMILY, _KIND) if address else None  # now, while descriptors are to be had
 
     @classmethod
@@ -38,7 +40,8 @@ class Notifier:
 
     def ready(self) -> None:
         """The first jobs can start."""
-        self._send("READY=1")
+        self._owed = "READY=1\n"
+        self._send("")
 
     def status(self, text: str) -> None:
         """One line for people: `systemctl status` shows it."""
@@ -50,7 +53,8 @@ class Notifier:
 
     def stopping(self, extend_s: float) -> None:
         """The drain has begun; give us `extend_s` before the next word."""
-        self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(extend_s * 1e6)}")
+        self._owed = "STOPPING=1\n"
+        self.extend(extend_s)
 
     def extend(self, extend_s: float) -> None:
         """The drain goes on; give us `extend_s` from now before the next word."""
@@ -60,6 +64,7 @@ class Notifier:
         if self._socket is None or self._address is None:
             return
         try:
-            self._socket.sendto(message.encode(), self._address)
-        except (OSError, ValueError):  # not there, not listening, or no address at all
+            self._socket.sendto((self._owed + message).encode(), self._address)
+            self._owed = ""
+        except (OSError, ValueError):  # not there, not listening, busy, or no address at all
             pass

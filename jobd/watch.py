@@ -72,6 +72,8 @@ class Watch:
         )
 
     def _feed(self, watchdog_s: float) -> None:
-        if self._plane.turns and self._plane.held_for() < watchdog_s / 2:
+        fed = self._plane.turns and self._plane.held_for() < watchdog_s / 2
+        if fed:
             self._notifier.alive()
-        self._loop.call_later(watchdog_s / 2, self._feed, watchdog_s)
+        # One that is released in time must not starve because nobody looked.
+        self._loop.call_later(watchdog_s / 2 if fed else watchdog_s / 10, self._feed, watchdog_s)
