@@ -19,6 +19,9 @@ from .virtual import Log
 class Control:
     """A runner on a real loop."""
 
+    #: Nothing here takes longer, unless an end is never told.
+    limit_s = 5.0
+
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.to = Log(self.loop)
@@ -28,7 +31,7 @@ class Control:
         """Let the loop turn until that is so."""
 
         async def wait() -> None:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(self.limit_s):
                 while not true():
                     await asyncio.sleep(0.001)
 
@@ -171,7 +174,7 @@ def test_a_function_that_is_offered_too_late_does_not_start(control: Control) ->
     started = threading.Thread.start
     late: list[threading.Thread] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading.Thread, "start", late.append)
+        patch.setattr(threading.Thread, "start", lambda thread: late.append(thread))
         control.runner.offer([row(job_of(lambda: ran.append(1)), 0)])
     control.runner.close(announce=lambda: None)
     for thread in late:

@@ -165,6 +165,30 @@ def test_the_last_line_survives_a_reader_that_is_behind(pipe: Pipe) -> None:
     assert int(lines[-2].split()[1]) + len(lines) - 2 == 50_000
 
 
+def test_the_last_line_survives_while_another_thread_is_writing(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer thread that works off a long queue, and so holds the lock, makes way for it too."""
+    to = Sink(pipe.writing, dropped)
+    write = to._write
+
+    def write_slowly(data: bytes) -> int:
+        time.sleep(0.002)
+        return write(data)
+
+    for n in range(50_000):
+        to.write(line(n))
+    monkeypatch.setattr(to, "_write", write_slowly)
+    received: list[bytes] = []
+    reading = threading.Thread(
+        target=lambda: received.append(pipe.read(lambda data: data.endswith(b"\nlast\n"), limit_s=3)), daemon=True
+    )
+    reading.start()
+    began = time.monotonic()
+    finished = to.finish(b"last\n", 0.5)
+    assert time.monotonic() - began < AT_ONCE_S
+    reading.join(LIMIT_S)
+    assert (finished, len(received)) == (True, 1)
+
+
 def test_finish_does_not_wait_for_a_reader_that_never_comes(pipe: Pipe) -> None:
     """It says that it was not heard, within its time."""
     to = Sink(pipe.writing, dropped)
@@ -193,7 +217,7 @@ def test_nothing_follows_the_last_line(pipe: Pipe) -> None:
     def write() -> None:
         for n in itertools.count():
             to.write(line(n))
-            if stop.is_set():
+            if stop.wait(0.0002):
                 return
 
     writing = [threading.Thread(target=write, daemon=True) for _ in range(4)]
@@ -412,7 +436,7 @@ from jobd.sink import Sink
 to = Sink(1, lambda count: b"dropped %d\\n" % count)
 stop = threading.Event()
 def write():
-    while not stop.is_set():
+    while not stop.wait(0.0002):
         to.write(b"parent\\n")
 threads = [threading.Thread(target=write, daemon=True) for _ in range(3)]
 for thread in threads:
@@ -439,7 +463,7 @@ def test_a_fork_in_the_middle_of_a_write_hangs_nobody() -> None:
 
 
 _FORK_BEHIND = """
-import os, sys
+import os, time
 from jobd.sink import Sink
 reading, writing = os.pipe()
 to = Sink(writing, lambda count: b"dropped %d\\n" % count)
@@ -447,11 +471,11 @@ while to.flush(0):
     to.write(b"parent's\\n" * 100)
 child = os.fork()
 if child == 0:
-    os.read(reading, 1 << 20)
-    to.write(b"child's\\n")
-    to.flush(10)
-    data = os.read(reading, 1 << 20)
-    os._exit(0 if data.endswith(b"child's\\n") else 9)
+    data, deadline = b"", time.monotonic() + 5
+    while b"child's" not in data and time.monotonic() < deadline:
+        to.write(b"child's\\n")
+        data += os.read(reading, 1 << 20)
+    os._exit(b"child's" not in data)
 assert os.waitpid(child, 0)[1] == 0
 """
 
