@@ -226,7 +226,7 @@ def test_nothing_follows_the_last_line(pipe: Pipe) -> None:
     data = pipe.read(lambda data: data.count(b"\n") > 1_000)
     finishing = threading.Thread(target=to.finish, args=(b"last\n", 5), daemon=True)
     finishing.start()
-    data += pipe.read(lambda data: data.endswith(b"\nlast\n"))
+    data += pipe.read(lambda data: data.endswith(b"last\n"))
     finishing.join(LIMIT_S)
     for n in range(100):
         to.write(line(n))

@@ -85,16 +85,21 @@ class Manager(Notifier):
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__(None)
         self._loop = loop
+        #: When it heard what.
         self.told: list[tuple[float, str]] = []
+        #: When it was asked for how much more time, in seconds.
+        self.extensions: list[tuple[float, float]] = []
 
-    def _send(self, message: str) -> None:
-        self.told.append((self._loop.time(), message))
+    def status(self, text: str) -> None:
+        self.told.append((self._loop.time(), text))
 
-    def extensions(self) -> list[tuple[float, float]]:
-        """When it was asked for how much more time, in seconds."""
-        name = "EXTEND_TIMEOUT_USEC="
-        lines = [(at, line) for at, message in self.told for line in message.splitlines()]
-        return [(at, int(line.removeprefix(name)) / 1e6) for at, line in lines if line.startswith(name)]
+    def stopping(self, extend_s: float) -> None:
+        self.told.append((self._loop.time(), "stopping"))
+        self.extensions.append((self._loop.time(), extend_s))
+
+    def extend(self, extend_s: float) -> None:
+        self.told.append((self._loop.time(), "extend"))
+        self.extensions.append((self._loop.time(), extend_s))
 
 
 class Fence:
@@ -391,16 +396,18 @@ def test_the_fence_falls_after_the_log_and_within_the_bound(stop: Stop) -> None:
 
 
 def test_the_manager_hears_of_the_stop_first(stop: Stop) -> None:
-    """`STOPPING=1` starts the manager's clock, so the same datagram asks for more than that clock has."""
+    """That starts the manager's clock, so the same word asks for more time than until the next one."""
     stop.signal()
-    assert stop.manager.told[0] == (APART_S, f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(EXTEND_S * 1e6)}")
+    assert stop.manager.told[0] == (APART_S, "stopping")
+    assert stop.manager.extensions[0] == (APART_S, EXTEND_S)
+    assert EXTEND_S >= 2 * WAITING_EVERY_S
 
 
 def test_the_manager_is_asked_for_more_time_with_every_line(loop: VirtualLoop, stop: Stop) -> None:
     """Each time that the drain is told in the log, and when it turns to cancelling for longer than that lasts."""
     stop.signal()
     loop.pass_time(22)
-    asked = stop.manager.extensions()
+    asked = stop.manager.extensions
     assert [(at, extend) for at, extend in asked[1:-1] if extend == EXTEND_S] == asked[1:-1]
     assert [at for at, _ in asked[1:-1]] == stop.to.instants(events.SHUTDOWN_WAITING)
     assert asked[-1][0] == APART_S + 20
@@ -414,7 +421,7 @@ def test_a_long_cancel_timeout_is_announced_as_a_whole(loop: VirtualLoop) -> Non
     stop.runs.begin()
     stop.signal()
     loop.pass_time(1000)
-    asked_at, extend = stop.manager.extensions()[-1]
+    asked_at, extend = stop.manager.extensions[-1]
     assert stop.left[0][0] + 1 <= asked_at + extend
 
 
@@ -474,7 +481,7 @@ def test_the_status_is_one_line_for_people(stop: Stop) -> None:
     """The state, and how many runs are in flight."""
     assert stop.sequence.status == "running, 1 in flight"
     stop.signal()
-    assert (APART_S, "STATUS=draining, 1 in flight") in stop.manager.told
+    assert (APART_S, "draining, 1 in flight") in stop.manager.told
 
 
 class AnyStop(RuleBasedStateMachine):
@@ -580,7 +587,7 @@ class AnyStop(RuleBasedStateMachine):
 
     @invariant()
     def the_manager_is_never_kept_waiting(self) -> None:
-        asked = self.stop.manager.extensions()
+        asked = self.stop.manager.extensions
         words = [at for at, _ in asked[1:]] + [self.stop.left[0][0] if self.stop.left else self.loop.time()]
         assert all(word <= at + extend for (at, extend), word in zip(asked, words, strict=False))
 
