@@ -237,6 +237,20 @@ def test_nothing_follows_the_last_line(pipe: Pipe) -> None:
     assert data.count(b"last\n") == 1
 
 
+def test_a_line_that_races_the_last_one_is_not_written(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that was about to queue its line when the last one came has queued it for nobody."""
+    to = Sink(pipe.writing, dropped)
+    write = to._write
+
+    def write_in_a_race(data: bytes) -> int:
+        to._lines.append(b"too late\n")
+        return write(data)
+
+    monkeypatch.setattr(to, "_write", write_in_a_race)
+    assert to.finish(b"last\n", 1) is True
+    assert pipe.drain() == b"last\n"
+
+
 @pytest.mark.parametrize("stop_after", [1, 4_096, 10_000, 65_536])
 def test_no_line_is_torn_when_the_reader_stops(pipe: Pipe, stop_after: int) -> None:
     """A line of less than 4 KiB that is in the pipe when the process ends is in it as a whole."""
