@@ -4,6 +4,7 @@ Imports nothing of ours. `float` is not asked before the text has matched, becau
 ``1_000``, full-width digits and blanks around them.
 """
 
+import math
 import re
 
 _UNITS_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -32,6 +33,8 @@ def parse(text: str) -> float:
 def show(seconds: float) -> str:
     """The duration as `parse` reads it, in the largest units that show it exactly: ``90`` is ``1m30s``."""
     left = round(seconds * 1000)
+    if not math.isclose(left, seconds * 1000):
+        return f"{seconds * 1000:g}ms"
     shown = ""
     for unit, size in _UNITS_S.items():
         count, left = divmod(left, round(size * 1000))

@@ -18,7 +18,7 @@ from dotenv.parser import parse_stream
 from jobd.errors import Fault, InvalidConfig
 
 #: A configuration is never this large; something that is was named by mistake.
-MAX_BYTES = 1_048_576
+MAX_BYTES = 262_144
 #: An unclosed quote makes the parser read to the end of the file; after so many faults the rest is not worth it.
 MAX_FAULTS = 10
 

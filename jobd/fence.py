@@ -56,14 +56,15 @@ class LastFences:
 
     def dismiss(self) -> None:
         """Send the guard away, so that nothing of the daemon is left when it has ended."""
+        if self._guard < 0:
+            return
         try:
-            if self._guard > 0:
-                os.kill(self._guard, signal.SIGKILL)
+            os.kill(self._guard, signal.SIGKILL)
             for _ in range(20):  # it takes less than a millisecond, and nothing here waits without a limit
                 if os.waitpid(self._guard, os.WNOHANG)[0]:
                     return
                 time.sleep(0.001)
-        except OSError:  # there was none, or somebody's os.wait() has seen its end
+        except OSError:  # somebody's os.wait() has seen its end
             pass
 
 

@@ -65,6 +65,12 @@ class Executor:
     def _start_task(self, run: Run) -> None:
         # Not `create_task`: a job may have given the loop a task factory of its own.
         run.body = asyncio.Task(self._coroutine(run), loop=self._plane.loop, name=run.run_id)
+        run.body.add_done_callback(lambda task: self._task_done(run, task))
+
+    def _task_done(self, run: Run, task: asyncio.Task[None]) -> None:
+        """A task that somebody cancelled before its first step has run no line of `_coroutine`."""
+        if task.cancelled() and self._begin(run):
+            self._end(run, CANCELLED if run.cancelled else _failed(asyncio.CancelledError()))
 
     def _cancel_task(self, run: Run) -> None:
         if isinstance(run.body, asyncio.Task) and not run.body.done():
@@ -98,11 +104,9 @@ class Executor:
             return
         runs.current.set(run)
         try:
-            result = run.of.function()
+            ending = _returned(run.of.function())
         except BaseException as error:
             ending = _failed(error)
-        else:
-            ending = _refused(result) if inspect.isawaitable(result) else SUCCEEDED
         self._end(run, ending)
 
 
@@ -111,9 +115,18 @@ FRAMES: frozenset[CodeType] = frozenset({Executor._coroutine.__code__, Executor.
 
 
 def _failed(error: BaseException) -> Ending:
-    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-        error.__traceback__ = error.__traceback__.tb_next  # from the job's own first line on
+    trace = error.__traceback__
+    if trace is not None and trace.tb_next is not None:
+        # From the job's own first line on. Not by assignment: a frozen dataclass, say, refuses that.
+        BaseException.with_traceback(error, trace.tb_next)
     return Ending(Outcome.FAILED, render.failure(error))
+
+
+def _returned(result: Any) -> Ending:
+    try:
+        return _refused(result) if inspect.isawaitable(result) else SUCCEEDED
+    except BaseException:  # a proxy that cannot be asked what it is
+        return SUCCEEDED
 
 
 def _refused(result: Any) -> Ending:

@@ -66,8 +66,9 @@ def every(interval: str | float, *, name: str | None = None) -> Callable[[Functi
     the function's. Raises `ValueError` for an interval that is none.
     """
     try:
-        seconds = durations.parse(interval) if isinstance(interval, str) else float(interval)
-        declaration = Declaration(schedule.Every(seconds), name)
+        seconds = durations.parse(interval) if isinstance(interval, str) else interval
+        schedule.Every(seconds)  # before `float`, which a huge int overflows
+        declaration = Declaration(schedule.Every(float(seconds)), name)
     except ValueError as error:
         raise ValueError(f"every({interval!r}): {error}") from None
 
@@ -84,7 +85,7 @@ def declared(function: object) -> Declaration | None:
     """What a decorator has said about the object, if one has."""
     try:
         found = vars(function).get(_MARK)
-    except TypeError:  # an object without attributes of its own
+    except Exception:  # an object without attributes of its own, or a proxy that answers with anything
         return None
     return found if isinstance(found, Declaration) else None
 

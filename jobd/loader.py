@@ -91,7 +91,7 @@ def _attribute(module: ModuleType, path: str) -> object:
     for part in path.split("."):
         try:
             found = getattr(found, part)
-        except Exception as error:
+        except BaseException as error:
             raise _Unusable(f"{module.__name__} has no {path}") from error
     return found
 
@@ -111,6 +111,8 @@ def _job(function: object, target: str, default: schedule.Every) -> jobs.Job:
         raise _Unusable(f"is no job but {_a(type(function).__name__)}; name a function or a coroutine function")
     if isinstance(function, type):
         raise _Unusable("is no job but a class; name a function or a coroutine function")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise _Unusable("is a generator function, of which a call runs no line; let it return instead of yield")
     _refuse_arguments(function)
     declared = jobs.declared(function)
     name = (declared and declared.name) or getattr(function, "__name__", None) or target.rpartition(":")[2]

@@ -8,9 +8,6 @@ import os
 import socket
 from collections.abc import MutableMapping
 
-_FAMILY = socket.AF_UNIX
-_KIND = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-
 
 class Notifier:
     """Tells the service manager of this process how it is; silent where there is none."""
@@ -21,7 +18,7 @@ class Notifier:
         self.watchdog_s = watchdog_s
         self._address = address and (f"\0{address[1:]}" if address.startswith("@") else address)
         self._owed = ""  # what must not be lost
-        self._socket = socket.socket(_FAMILY, _KIND) if address else None  # now, while descriptors are to be had
+        self._socket = _socket() if address else None  # now, while descriptors are to be had
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> "Notifier":
@@ -68,3 +65,10 @@ class Notifier:
             self._owed = ""
         except (OSError, ValueError):  # not there, not listening, busy, or no address at all
             pass
+
+
+def _socket() -> socket.socket | None:
+    try:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    except OSError:  # no descriptor is to be had
+        return None

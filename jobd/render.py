@@ -7,6 +7,7 @@ logs can raise here, lose its line, or make it two lines.
 
 import re
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -17,6 +18,8 @@ LINE_BYTES = 65_536
 TEXT_CHARS = 8_192
 ITEMS = 200
 DEPTH = 12
+#: How many values of one field are looked at: what refers to itself in several places has no end within any depth.
+VALUES = 10_000
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_UTC_Z
 #: Characters that JSON leaves as they are and some readers take for the end of a line or for a terminal's command.
@@ -27,11 +30,15 @@ def line(fields: dict[str, Any]) -> bytes:
     """The fields as one line of JSON, newline included."""
     try:
         data = orjson.dumps(fields, default=_unknown, option=_OPTIONS)
-        if len(data) > LINE_BYTES:
-            data = orjson.dumps(_clipped(fields), option=_OPTIONS)
+        if len(data) <= LINE_BYTES and len(data := _safe(data)) <= LINE_BYTES:  # escapes make it longer
+            return data
     except Exception:
-        data = orjson.dumps(_clipped(fields), option=_OPTIONS)
-    return data if data.isascii() else _UNSAFE.sub(_escaped, data)
+        pass  # there is another way for whatever it was
+    return _safe(orjson.dumps(_clipped(fields), option=_OPTIONS))
+
+
+def _safe(data: bytes) -> bytes:
+    return data if data.isascii() and b"\x7f" not in data else _UNSAFE.sub(_escaped, data)
 
 
 def _escaped(match: re.Match[bytes]) -> bytes:
@@ -43,7 +50,7 @@ def text(value: object) -> str:
     try:
         return _encodable(str(value))
     except BaseException as error:
-        return f"<{type(value).__name__} whose __str__ raised {type(error).__name__}>"
+        return f"<{_name(type(value))} whose __str__ raised {_name(type(error))}>"
 
 
 def clip(value: str, chars: int = TEXT_CHARS) -> str:
@@ -57,20 +64,34 @@ def clip(value: str, chars: int = TEXT_CHARS) -> str:
 def failure(error: BaseException) -> dict[str, Any]:
     """The fields `error` and `traceback` for an exception, without ever raising one."""
     cls = type(error)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     try:
         trace = "".join(traceback.format_exception(cls, error, error.__traceback__))
     except BaseException as second:
-        trace = f"<no traceback: formatting it raised {type(second).__name__}>"
+        trace = f"<no traceback: formatting it raised {_name(type(second))}>"
     return {
-        "error": {"type": name, "message": clip(text(error))},
+        "error": {"type": _full_name(cls), "message": clip(text(error))},
         "traceback": clip(_encodable(trace), 2 * TEXT_CHARS),
     }
 
 
+def _name(cls: type) -> str:
+    try:
+        return _encodable(cls.__qualname__)
+    except BaseException:  # a metaclass may refuse even that
+        return "nameless"
+
+
+def _full_name(cls: type) -> str:
+    try:
+        module = cls.__module__
+    except BaseException:
+        module = "?"
+    return _name(cls) if module == "builtins" else f"{text(module)}.{_name(cls)}"
+
+
 def _encodable(value: str) -> str:
-    """The text with what UTF-8 cannot say (lone surrogates) written out."""
-    return value.encode("utf-8", "backslashreplace").decode()
+    """The text with what UTF-8 cannot say (lone surrogates) written out; a subclass's own `encode` is not asked."""
+    return str.encode(value, "utf-8", "backslashreplace").decode()
 
 
 def representation(value: object) -> str:
@@ -78,7 +99,7 @@ def representation(value: object) -> str:
     try:
         return _encodable(repr(value))
     except BaseException as error:
-        return f"<{type(value).__name__} whose __repr__ raised {type(error).__name__}>"
+        return f"<{_name(type(value))} whose __repr__ raised {_name(type(error))}>"
 
 
 def _unknown(value: object) -> Any:
@@ -92,11 +113,15 @@ def _unknown(value: object) -> Any:
     return representation(value)
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A copy in which nothing is left that orjson could refuse."""
+def _plain(value: Any, left: Iterator[int], depth: int = 0) -> Any:
+    """A copy in which nothing is left that orjson could refuse, of as many values as `left` yields."""
+    if next(left, None) is None:
+        return "<left out>"
     match value:
-        case None | bool() | float():
+        case None | bool():
             return value
+        case float():
+            return float(value)  # orjson refuses subclasses, such as numpy's
         case str():
             return _encodable(value)
         case int():
@@ -104,9 +129,9 @@ def _plain(value: Any, depth: int = 0) -> Any:
         case dict() | list() | tuple() | set() | frozenset() if depth >= DEPTH:
             return f"<{type(value).__name__} nested deeper than {DEPTH}>"
         case dict():
-            return {_key(key): _plain(item, depth + 1) for key, item in list(value.items())[:ITEMS]}
+            return {_key(key): _plain(item, left, depth + 1) for key, item in list(value.items())[:ITEMS]}
         case list() | tuple() | set() | frozenset():
-            return [_plain(item, depth + 1) for item in list(value)[:ITEMS]]
+            return [_plain(item, left, depth + 1) for item in list(value)[:ITEMS]]
         case _:
             return _unknown(value)
 
@@ -121,18 +146,23 @@ def _clipped(fields: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in list(fields.items())[:ITEMS]:
         key, item = clip(_key(key), 200), _cut(value)
-        size = len(orjson.dumps(item))
-        kept[key] = item if size <= room else f"<{size} bytes, left out>"
-        room -= min(size, room)
+        size = len(_safe(orjson.dumps(item)))
+        if size > room:
+            item = f"<{size} bytes, left out>"
+        spent = len(_safe(orjson.dumps({key: item})))
+        if spent > room:
+            break
+        kept[key] = item
+        room -= spent
     return kept
 
 
 def _cut(value: Any) -> Any:
     try:
-        plain = _plain(value)
+        plain = _plain(value, iter(range(VALUES)))
+        data = orjson.dumps(plain)
     except BaseException as error:  # a subclass of dict, say, whose items() raises
-        return f"<{type(value).__name__} that raised {type(error).__name__}>"
+        return f"<{_name(type(value))} that raised {_name(type(error))}>"
     if isinstance(plain, str):
         return clip(plain, 2 * TEXT_CHARS)
-    data = orjson.dumps(plain)
     return clip(data.decode()) if len(data) > TEXT_CHARS else plain

@@ -71,6 +71,9 @@ class Stopping:
                 pass
 
 
+_making = threading.Lock()
+
+
 class Run:
     """One execution of a job."""
 
@@ -121,7 +124,8 @@ class Run:
     def stopping(self) -> Stopping:
         """Set when the daemon begins to drain, or this run is cancelled."""
         if self._stopping is None:
-            self._stopping = Stopping()
+            with _making:  # two threads of one run may look for the first time at once
+                self._stopping = self._stopping or Stopping()
         if self.stop_asked:
             self._stopping.set()
         return self._stopping

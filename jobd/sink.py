@@ -19,6 +19,7 @@ Tricky:
 """
 
 import errno
+import math
 import os
 import select
 import socket
@@ -61,6 +62,8 @@ class Sink:
         self._congested = False
         self._gone = False
         self._last: bytes | None = None
+        #: From when on everything but the last line is given up.
+        self._hurry_at = math.inf
         self._sealed = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._wait_and_write, name="jobd log", daemon=True)
@@ -84,12 +87,12 @@ class Sink:
 
         When the time is nearly over and the reader is still behind, the older lines are given up for the last one.
         """
+        deadline = time.monotonic() + timeout_s
+        self._hurry_at = deadline - LAST_LINE_S  # whoever has the lock then sheds: perhaps amid a long queue
         self._last = line
         self._lines.append(line)
-        deadline = time.monotonic() + timeout_s
-        if self._flush(deadline - LAST_LINE_S):
+        if self._flush(self._hurry_at):
             return True
-        self._shed(0)
         return self._flush(deadline)
 
     def flush(self, timeout_s: float) -> bool:
@@ -114,9 +117,6 @@ class Sink:
             finally:
                 self._lock.release()
             if behind:
-                if not self._congested:
-                    self._waiting_bytes = 0
-                    self._congested = True
                 self._wake.set()
                 return
 
@@ -138,15 +138,24 @@ class Sink:
                     self._rest = b""
                     self._lines.clear()
                     return True
-                return False
+                return self._fall_behind()
             self._rest = chunk[written:]
             if self._rest:
-                return False
+                return self._fall_behind()
+
+    def _fall_behind(self) -> bool:
+        # With the lock, so that no thread that has caught up meanwhile is contradicted.
+        if not self._congested:
+            self._waiting_bytes = 0
+            self._congested = True
+        return False
 
     def _next_chunk(self) -> bytes:
         """Take lines off the queue: as many as fit into one write, at least one."""
         if self._sealed:
             self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
+        elif time.monotonic() >= self._hurry_at:
+            self._give_up(0)
         lines: list[bytes] = []
         room = self._most
         if self._dropped:
@@ -167,19 +176,25 @@ class Sink:
         if not self._lock.acquire(blocking=False):
             return  # whoever has it is writing; the next line tries again
         try:
-            waiting = sum(map(len, self._lines))
-            while waiting > keep_bytes and self._lines and self._lines[0] is not self._last:
-                waiting -= len(self._lines.popleft())
-                self._dropped += 1
-            self._waiting_bytes = waiting
+            self._give_up(keep_bytes)
         finally:
             self._lock.release()
+
+    def _give_up(self, keep_bytes: int) -> None:
+        waiting = sum(map(len, self._lines))
+        while waiting > keep_bytes and self._lines and self._lines[0] is not self._last:
+            waiting -= len(self._lines.popleft())
+            self._dropped += 1
+        self._waiting_bytes = waiting
 
     def _forked(self) -> None:
         """In a forked child: what waits is the parent's to write, and a lock held by its threads is free."""
         self._lock = threading.Lock()
+        self._wake = threading.Event()
         self._lines.clear()
         self._rest = b""
+        self._dropped = 0
+        self._congested = False  # there is no writer thread here to leave lines to
 
     def _wait_and_write(self) -> None:
         """The writer thread: wait until the reader is ready again."""

@@ -6,11 +6,19 @@ shown, which is all that a person needs.
 
 import asyncio
 import sys
-from types import CodeType, FrameType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 #: Frames shown at most; the outermost are left out.
 MOST = 30
+
+#: Where each kind of coroutine keeps its frame and what it waits for. Other awaitables are not asked: they may be of a
+#: job's making and answer with anything.
+_PARTS: dict[type, tuple[str, str]] = {
+    CoroutineType: ("cr_frame", "cr_await"),
+    GeneratorType: ("gi_frame", "gi_yieldfrom"),
+    AsyncGeneratorType: ("ag_frame", "ag_await"),
+}
 
 
 def of_task(task: asyncio.Task[Any], skip: frozenset[CodeType]) -> list[str]:
@@ -20,11 +28,10 @@ def of_task(task: asyncio.Task[Any], skip: frozenset[CodeType]) -> list[str]:
     """
     stack: list[str] = []
     awaited: Any = task.get_coro()
-    while awaited is not None and len(stack) < 10 * MOST:
-        frame = _attribute(awaited, "frame")
+    while (parts := _PARTS.get(type(awaited))) and len(stack) < 10 * MOST:
+        frame, awaited = getattr(awaited, parts[0]), getattr(awaited, parts[1])
         if frame is not None and frame.f_code not in skip:
             stack.append(_place(frame.f_code, frame.f_lineno))
-        awaited = _attribute(awaited, "await")
     return stack[-MOST:]
 
 
@@ -37,15 +44,6 @@ def of_thread(ident: int | None, skip: frozenset[CodeType]) -> list[str]:
             stack.append(_place(frame.f_code, frame.f_lineno))
         frame = frame.f_back
     return stack[::-1]
-
-
-def _attribute(awaited: Any, name: str) -> Any:
-    """``cr_frame`` or ``cr_await`` and the like, whichever kind of generator it is."""
-    for prefix in ("cr_", "gi_", "ag_"):
-        if hasattr(awaited, prefix + name):
-            return getattr(awaited, prefix + name)
-    # A generator names what it delegates to otherwise.
-    return getattr(awaited, "gi_yieldfrom", None) if name == "await" else None
 
 
 def _place(code: CodeType, line: int | None) -> str:
