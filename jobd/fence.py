@@ -9,16 +9,19 @@ plane included. Two fences need no GIL:
   stands to stderr and leaves with exit code 1.
 - If the GIL was held before the signal came, nobody could arm that. So a guard, a process forked at the start, waits
   at the other end of the pipe of `signals`. It sleeps until signals come, and only a stop signal that nobody has read
-  for the whole time bound makes it act: SIGQUIT, for the stacks, then SIGKILL.
+  for the whole time bound makes it act: SIGQUIT, for the stacks, then SIGKILL. If the GIL comes back in time, the
+  guard's note of when the signal came lets the stop sequence count from there.
 
 Tricky: the guard can look into the pipe only by reading it, so it puts back what it has read. It counts time in its own
 small steps, so that a machine that was suspended or a frozen control group is not taken for a process that hangs.
 """
 
 import faulthandler
+import mmap
 import os
 import select
 import signal
+import struct
 import time
 from itertools import pairwise
 from typing import NoReturn
@@ -27,6 +30,8 @@ from jobd import signals
 
 #: How often the guard looks whether a signal has been read.
 LOOK_EVERY_S = 0.05
+
+_INSTANT = struct.Struct("d")
 
 
 class LastFences:
@@ -40,6 +45,7 @@ class LastFences:
             self._stderr = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         faulthandler.enable(self._stderr, all_threads=True)
         faulthandler.register(signal.SIGQUIT, self._stderr, all_threads=True)
+        self._unread_since = mmap.mmap(-1, _INSTANT.size)  # shared with the guard
         end, self._lifeline = os.pipe2(os.O_CLOEXEC)  # ours stays open until the process ends, however it does
         daemon = os.getpid()
         try:
@@ -47,8 +53,13 @@ class LastFences:
         except OSError:  # no more processes are to be had; the other fence stands
             self._guard = -1
         if self._guard == 0:
-            _stand_guard(daemon, end, bound_s)
+            _stand_guard(daemon, end, bound_s, self._unread_since)
         os.close(end)
+
+    def unread_s(self) -> float:
+        """How long ago the stop signal came that has just been read, if that is worth telling; otherwise 0."""
+        since: float = _INSTANT.unpack(self._unread_since)[0]
+        return time.monotonic() - since if since else 0.0
 
     def arm(self, within_s: float) -> None:
         """End the process with `ExitCode.FENCED`, `within_s` from now."""
@@ -68,14 +79,14 @@ class LastFences:
             pass
 
 
-def _stand_guard(daemon: int, lifeline: int, bound_s: float) -> NoReturn:
+def _stand_guard(daemon: int, lifeline: int, bound_s: float, unread_since: mmap.mmap) -> NoReturn:
     """In the forked child: wait for the daemon's end, or for the moment to bring it about."""
     try:
         for signum in (*signals.CAUGHT, signal.SIGQUIT):
             signal.signal(signum, signal.SIG_IGN)  # a Ctrl-C is meant for the daemon
         os.chdir("/")
         _close_all_but(lifeline, *signals.pipe())
-        if _is_stuck(lifeline, bound_s) and os.getppid() == daemon:
+        if _is_stuck(lifeline, bound_s, unread_since) and os.getppid() == daemon:
             os.kill(daemon, signal.SIGQUIT)
             time.sleep(LOOK_EVERY_S)
             os.kill(daemon, signal.SIGKILL)
@@ -89,7 +100,7 @@ def _close_all_but(*kept: int) -> None:
         os.closerange(low + 1, high)
 
 
-def _is_stuck(lifeline: int, bound_s: float) -> bool:
+def _is_stuck(lifeline: int, bound_s: float, unread_since: mmap.mmap) -> bool:
     """Wait: True once a stop signal has gone unread for `bound_s`, False once the daemon has ended."""
     poller = select.poll()
     poller.register(lifeline, select.POLLIN)
@@ -100,6 +111,10 @@ def _is_stuck(lifeline: int, bound_s: float) -> bool:
             return False
         before = time.monotonic()
         time.sleep(LOOK_EVERY_S)
-        step_s = min(time.monotonic() - before, 2 * LOOK_EVERY_S)
-        waited_s = waited_s + step_s if signals.stop_waits() else 0.0
+        if not signals.stop_waits():
+            waited_s = 0.0
+            continue
+        if not waited_s:
+            unread_since[:] = _INSTANT.pack(before)
+        waited_s += min(time.monotonic() - before, 2 * LOOK_EVERY_S)
     return True

@@ -37,6 +37,8 @@ SECOND_CANCEL = 0.8
 #: much, and the fence falls after that.
 FLUSH_S = 0.6
 FENCE_S = 0.85
+#: What the fence leaves in any case, for the last words of a daemon that heard of the stop too late.
+LEAST_S = 0.01
 #: From the stop on, a thread that computes in Python gives way to the control plane this often.
 SWITCH_INTERVAL_S = 0.0005
 
@@ -69,7 +71,10 @@ class Runs(Protocol):
 
 
 class Fence(Protocol):
-    """Ends the process, whatever its threads do, when it is not disarmed by leaving in time."""
+    """Ends the process, whatever its threads do, when it has not left in time."""
+
+    def unread_s(self) -> float:
+        """How long the stop signal had to wait until it was read, because the GIL was held."""
 
     def arm(self, within_s: float) -> None:
         """End the process `within_s` from now."""
@@ -163,17 +168,18 @@ class StopSequence:
 
     def _drain(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._requested_at = self._loop.time()
-        self._fence.arm(bound_s(self._settings))
+        unread_s = self._fence.unread_s()
+        self._requested_at = self._loop.time() - unread_s
+        self._fence.arm(max(LEAST_S, bound_s(self._settings) - unread_s))
         self._notifier.stopping(EXTEND_S)
         self._runner.close(announce=self._announce)
         self._stop_spawning()
         if self._runner.running == 0:
             self._move(Cause.ALL_ENDED)
-        elif self._settings.grace_period == 0 or self._cause is Cause.FAILURE:
+        elif self._grace_left_s() <= 0 or self._cause is Cause.FAILURE:
             self._move(Cause.GRACE_OVER)
         else:
-            self._after(self._settings.grace_period, lambda: self._move(Cause.GRACE_OVER))
+            self._after(self._grace_left_s(), lambda: self._move(Cause.GRACE_OVER))
             self._wait()
 
     def _announce(self) -> None:
@@ -192,12 +198,13 @@ class StopSequence:
             events.SHUTDOWN_WAITING,
             running=self._runner.running,
             runs=self._runner.named(),
-            remaining_s=seconds(self._settings.grace_period - self._shutdown_s()),
+            remaining_s=seconds(self._grace_left_s()),
         )
         self._after(WAITING_EVERY_S, self._wait)
 
     def _cancel(self) -> None:
-        timeout_s = self._settings.cancel_timeout
+        # The whole cancel timeout, unless the stop was noticed too late for that.
+        timeout_s = max(0.0, min(0.0, self._grace_left_s()) + self._settings.cancel_timeout)
         self._notifier.extend(timeout_s + EXTEND_S)
         self._notifier.status(self.status)
         self._log.emit(
@@ -223,6 +230,9 @@ class StopSequence:
             runs={outcome.value: count for outcome, count in self._runner.outcomes.items()},
         )
         self._leave(self._verdict)
+
+    def _grace_left_s(self) -> float:
+        return self._settings.grace_period - self._shutdown_s()
 
     def _shutdown_s(self) -> float:
         return 0.0 if self._requested_at is None else seconds(self._loop.time() - self._requested_at)

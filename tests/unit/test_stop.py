@@ -107,6 +107,10 @@ class Fence:
 
     def __init__(self) -> None:
         self.armed: list[float] = []
+        self.unread = 0.0
+
+    def unread_s(self) -> float:
+        return self.unread
 
     def arm(self, within_s: float) -> None:
         self.armed.append(within_s)
@@ -610,3 +614,16 @@ class AnyStop(RuleBasedStateMachine):
 
 AnyStop.TestCase.settings = profile(max_examples=150, stateful_step_count=25)
 TestAnyStop = AnyStop.TestCase
+
+
+@pytest.mark.parametrize("unread_s", [0.5, 7.0, 19.0, 22.0, 24.5, 30.0])
+def test_a_stop_signal_that_waited_for_the_gil_is_counted_from_when_it_came(stop: Stop, unread_s: float) -> None:
+    """The time bound runs from the signal, not from the moment in which Python could read it."""
+    stop.fence.unread = unread_s
+    read_at = stop.loop.time() + APART_S
+    stop.signal()
+    stop.loop.pass_time(40)
+    left_at, code = stop.left[0]
+    assert left_at - read_at == pytest.approx(max(0.0, 25.0 - unread_s), abs=0.001)
+    assert code is ExitCode.ABANDONED
+    assert stop.fence.armed[0] <= max(0.05, 26.0 - unread_s)
