@@ -94,8 +94,10 @@ def _check(configuration: _Configuration) -> int:
         daemon.report(to, invalid.faults)
         to.flush(stop.FLUSH_S)
         return ExitCode.CONFIG
-    for line in check.lines(configuration.resolved, configuration.file, jobs):
-        print(line.encode("utf-8", "backslashreplace").decode())
+    report = "".join(f"{line}\n" for line in check.lines(configuration.resolved, configuration.file, jobs))
+    with contextlib.suppress(BrokenPipeError):  # of a reader that has seen enough
+        sys.stdout.buffer.write(report.encode(sys.stdout.encoding, "backslashreplace"))
+        sys.stdout.flush()
     return ExitCode.OK
 
 

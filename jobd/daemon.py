@@ -36,8 +36,7 @@ class Daemon:
         self._log = to
         self._fences = fences
         self._notifier = notify.Notifier.from_environment(os.environ)
-        # select(2) waits to the microsecond where epoll rounds up to milliseconds; this loop has few descriptors.
-        self._loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+        self._loop = asyncio.SelectorEventLoop(_selector())
         self._plane = JobPlane()
         self._runner = runner.Runner(self._loop, self._plane, to, settings.max_running)
         self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer)
@@ -161,8 +160,10 @@ class _Ears:
         signals.nudge()
 
     def _listen(self) -> None:
+        poller = select.poll()
+        poller.register(signals.fileno(), select.POLLIN)
         while True:
-            select.select([signals.fileno()], [], [])
+            poller.poll()
             with self._lock:
                 if self._handed_over:
                     return
@@ -182,6 +183,15 @@ def report(to: log.Log, faults: list[Fault]) -> None:
             reason=fault.reason,
             **failure,
         )
+
+
+def _selector() -> selectors.BaseSelector:
+    """The control loop's: select(2) waits to the microsecond where epoll rounds up to milliseconds."""
+    # It knows no descriptor above 1023, and whoever started us may have left that many open. Two are needed.
+    highest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(highest)
+    fits = max(highest, signals.fileno()) < 1000
+    return selectors.SelectSelector() if fits else selectors.DefaultSelector()
 
 
 def _uptime_s() -> float:

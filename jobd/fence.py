@@ -1,6 +1,6 @@
 """The last fences: they end the process when nothing in Python can any more.
 
-May import: signals.
+May import: descriptors, signals.
 
 Code that holds the GIL for good (a C extension in an endless loop) stops every thread of the process, the control
 plane included. Two fences need no GIL:
@@ -26,7 +26,7 @@ import time
 from itertools import pairwise
 from typing import NoReturn
 
-from jobd import signals
+from jobd import descriptors, signals
 
 #: How often the guard looks whether a signal has been read.
 LOOK_EVERY_S = 0.05
@@ -39,10 +39,9 @@ class LastFences:
 
     def __init__(self, bound_s: float) -> None:
         """Post the guard: a stop signal may wait for `bound_s`. To be called while the process has no other thread."""
-        try:
-            self._stderr = os.dup(2)  # a job that closes its stderr must not take this one along
-        except OSError:  # closed by whoever started us
-            self._stderr = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        private = descriptors.private(2)  # a job that closes its stderr must not take this one along
+        # Where the reader of stderr has stopped reading, the stacks are lost and not the end.
+        self._stderr = descriptors.opened_anew(private) or private
         faulthandler.enable(self._stderr, all_threads=True)
         faulthandler.register(signal.SIGQUIT, self._stderr, all_threads=True)
         self._unread_since = mmap.mmap(-1, _INSTANT.size)  # shared with the guard
@@ -63,7 +62,10 @@ class LastFences:
 
     def arm(self, within_s: float) -> None:
         """End the process with `ExitCode.FENCED`, `within_s` from now."""
-        faulthandler.dump_traceback_later(within_s, exit=True, file=self._stderr)
+        try:
+            faulthandler.dump_traceback_later(within_s, exit=True, file=self._stderr)
+        except RuntimeError:  # no thread is to be had for it; the stop goes on without this fence
+            pass
 
     def dismiss(self) -> None:
         """Send the guard away, so that nothing of the daemon is left when it has ended."""

@@ -9,6 +9,7 @@ Tricky: texts of exceptions are made here, on the thread of the user's code, bec
 
 import asyncio
 import inspect
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,10 +93,11 @@ class Executor:
         self._end(run, ending)
 
     def _start_thread(self, run: Run) -> None:
-        run.body = threading.Thread(target=self._function, args=(run,), name=run.run_id, daemon=True)
+        _mend_hooks()
         try:
+            run.body = threading.Thread(target=self._function, args=(run,), name=run.run_id, daemon=True)
             run.body.start()
-        except RuntimeError as error:  # no more threads are to be had
+        except Exception as error:  # no more threads are to be had, or a job has spoilt the module
             if self._begin(run):
                 self._end(run, _failed(error))
 
@@ -114,12 +116,15 @@ class Executor:
 FRAMES: frozenset[CodeType] = frozenset({Executor._coroutine.__code__, Executor._function.__code__})
 
 
+def _mend_hooks() -> None:
+    """Put Python's own hooks where a job has left None, because with None no thread can start."""
+    for module in (sys, threading):
+        if getattr(module, "excepthook", None) is None:
+            setattr(module, "excepthook", getattr(module, "__excepthook__"))  # noqa: B009, B010 - modules of two types
+
+
 def _failed(error: BaseException) -> Ending:
-    trace = error.__traceback__
-    if trace is not None and trace.tb_next is not None:
-        # From the job's own first line on. Not by assignment: a frozen dataclass, say, refuses that.
-        BaseException.with_traceback(error, trace.tb_next)
-    return Ending(Outcome.FAILED, render.failure(error))
+    return Ending(Outcome.FAILED, render.failure(error, skip=1))  # from the job's own first line on
 
 
 def _returned(result: Any) -> Ending:

@@ -8,8 +8,10 @@ does not depend on structlog's global configuration, so a job that configures st
 it.
 """
 
+import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -21,9 +23,12 @@ from jobd import run as runs
 from jobd.sink import Sink
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_DESCENDING = tuple(reversed(LEVELS.items()))
 
 #: What a plain `logging.LogRecord` holds; anything else on one came in through ``extra=``.
 _RECORD_FIELDS = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
+
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Log:
@@ -49,7 +54,6 @@ class Log:
         """Log the last line and wait, `timeout_s` at most, until the reader has been given everything."""
         lines: list[bytes] = []
         getattr(self._logger(lines.append), event.level)(event.name, **fields)
-        sys.stdout and sys.stdout.flush()
         self._sink.finish(b"".join(lines), timeout_s)
 
     def flush(self, timeout_s: float) -> None:
@@ -70,7 +74,7 @@ class Log:
             logger_factory=lambda *args: _Lines(self._sink.write),
             cache_logger_on_first_use=True,
         )
-        logging.basicConfig(handlers=[_Bridge(level)], level=level, force=True)
+        logging.basicConfig(handlers=[_Bridge(self._take_record)], level=level, force=True)
 
     def _own_line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
         return self._render({"timestamp": clock.now(), "level": level, "event": fields.pop("event"), **fields})
@@ -83,8 +87,14 @@ class Log:
         if error := _exception(fields.pop("exc_info", None)):
             line |= render.failure(error)
         for key, value in (structlog.contextvars.get_contextvars() | dict(fields)).items():
-            line[f"{key}_" if key in line else key] = value  # the daemon's fields win; the job's are not lost
+            while key in line:  # the daemon's fields win, and the job's are not lost
+                key += "_"
+            line[key] = value
         return self._render(line)
+
+    def _take_record(self, record: logging.LogRecord) -> None:
+        level = next((name for name, number in _DESCENDING if number <= record.levelno), "debug")
+        self._sink.write(self._job_line(None, level, _fields(record)))
 
     def _dropped_line(self, count: int) -> bytes:
         event = events.LOG_DROPPED
@@ -99,24 +109,31 @@ class _Lines:
 
 
 class _Bridge(logging.Handler):
-    """Hands the records of stdlib logging to structlog."""
+    """Hands the records of stdlib logging on, without the lock that `logging.Handler.handle` takes.
+
+    A record whose text never comes must not stop the others.
+    """
+
+    def __init__(self, take: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__()
+        self._take = take
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """As `logging.Handler.handle`, without its lock: a record whose text never comes must not stop the others."""
         passed = bool(self.filter(record))
         if passed:
-            self.emit(record)
+            self._take(record)
         return passed
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            message = record.getMessage()
-        except Exception:  # arguments that do not fit the text, or that have none
-            message = f"{render.text(record.msg)} {[render.text(arg) for arg in record.args or ()]}"
-        extra = {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
-        extra.pop("event", None)
-        level = max((number for number in LEVELS.values() if number <= record.levelno), default=logging.DEBUG)
-        structlog.get_logger().log(level, message, logger=record.name, exc_info=record.exc_info, **extra)
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What the record says, as structlog would be given it."""
+    try:
+        message = record.getMessage()
+    except BaseException:  # arguments that do not fit the text, or that raise whatever they like
+        message = f"{render.text(record.msg)} {render.representation(record.args)}"
+    extra = {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
+    own = {"event": message, "exc_info": record.exc_info, "logger": record.name}
+    return own | {f"{key}_" if key in own else key: value for key, value in extra.items()}
 
 
 def _exception(exc_info: Any) -> BaseException | None:
@@ -134,15 +151,10 @@ def _exception(exc_info: Any) -> BaseException | None:
 
 def _divert_stdout() -> None:
     """Make descriptor 1 mean stderr, so that nothing but log lines ever reaches the log's reader."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        os.dup2(2, 1)
-    except OSError:  # stderr is closed
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
+    os.dup2(2, 1)
+    # Without a buffer: what is in one when the process leaves is lost, and flushing it then could wait for ever.
+    raw = io.FileIO(1, "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
 
 
 def _is_console(layout: str) -> bool:
@@ -151,9 +163,16 @@ def _is_console(layout: str) -> bool:
 
 def _console_line(fields: dict[str, Any]) -> bytes:
     """The fields as a person reads them on a terminal; https://no-color.org is honoured."""
-    if "traceback" in fields:
-        fields["exception"] = fields.pop("traceback")
-    if isinstance(error := fields.get("error"), dict):
-        fields["error"] = f"{error['type']}: {error['message']}"
-    renderer = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"), pad_event_to=20)
-    return (str(renderer(None, "", fields)) + "\n").encode("utf-8", "backslashreplace")
+    tame = render.tame(fields)
+    if "traceback" in tame:
+        tame["exception"] = tame.pop("traceback")
+    if isinstance(error := tame.get("error"), dict):
+        tame["error"] = f"{error.get('type')}: {error.get('message')}"
+    tame = {_printable(key): _printable(value) if isinstance(value, str) else value for key, value in tame.items()}
+    renderer = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"), pad_event_to=20, sort_keys=False)
+    return (str(renderer(None, "", tame)) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _printable(text: str) -> str:
+    """The text without characters that would command the terminal."""
+    return _COMMANDS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)

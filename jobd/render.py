@@ -8,6 +8,7 @@ logs can raise here, lose its line, or make it two lines.
 import re
 import traceback
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -34,7 +35,24 @@ def line(fields: dict[str, Any]) -> bytes:
             return data
     except Exception:
         pass  # there is another way for whatever it was
-    return _safe(orjson.dumps(_clipped(fields), option=_OPTIONS))
+    return _safe(orjson.dumps(tame(fields), option=_OPTIONS))
+
+
+def tame(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields, each text and collection cut down to what one line may hold."""
+    room = LINE_BYTES
+    kept: dict[str, Any] = {}
+    for key, value in list(fields.items())[:ITEMS]:
+        key, item = clip(_key(key), 200), _cut(value)
+        size = len(_safe(orjson.dumps(item)))
+        if size > room:
+            item = f"<{size} bytes, left out>"
+        spent = len(_safe(orjson.dumps({key: item})))
+        if spent > room:
+            break
+        kept[key] = item
+        room -= spent
+    return kept
 
 
 def _safe(data: bytes) -> bytes:
@@ -61,17 +79,26 @@ def clip(value: str, chars: int = TEXT_CHARS) -> str:
     return f"{value[:half]} [...{len(value)} characters in all...] {value[-half:]}"
 
 
-def failure(error: BaseException) -> dict[str, Any]:
-    """The fields `error` and `traceback` for an exception, without ever raising one."""
+def failure(error: BaseException, skip: int = 0) -> dict[str, Any]:
+    """The fields `error` and `traceback` for an exception, without ever raising one; `skip` frames are left out."""
     cls = type(error)
     try:
-        trace = "".join(traceback.format_exception(cls, error, error.__traceback__))
+        trace = _trace(error)
+        for _ in range(skip):
+            trace = trace and (trace.tb_next or trace)
+        shown = "".join(traceback.format_exception(cls, error, trace))
     except BaseException as second:
-        trace = f"<no traceback: formatting it raised {_name(type(second))}>"
+        shown = f"<no traceback: formatting it raised {_name(type(second))}>"
     return {
         "error": {"type": _full_name(cls), "message": clip(text(error))},
-        "traceback": clip(_encodable(trace), 2 * TEXT_CHARS),
+        "traceback": clip(_encodable(shown), 2 * TEXT_CHARS),
     }
+
+
+def _trace(error: BaseException) -> TracebackType | None:
+    """The exception's traceback; a `__getattribute__` of its own is not asked."""
+    trace: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    return trace
 
 
 def _name(cls: type) -> str:
@@ -138,23 +165,6 @@ def _plain(value: Any, left: Iterator[int], depth: int = 0) -> Any:
 
 def _key(key: object) -> str:
     return _encodable(key) if isinstance(key, str) else representation(key)
-
-
-def _clipped(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields, each text and collection cut down to what one line may hold."""
-    room = LINE_BYTES
-    kept: dict[str, Any] = {}
-    for key, value in list(fields.items())[:ITEMS]:
-        key, item = clip(_key(key), 200), _cut(value)
-        size = len(_safe(orjson.dumps(item)))
-        if size > room:
-            item = f"<{size} bytes, left out>"
-        spent = len(_safe(orjson.dumps({key: item})))
-        if spent > room:
-            break
-        kept[key] = item
-        room -= spent
-    return kept
 
 
 def _cut(value: Any) -> Any:

@@ -8,7 +8,7 @@ in the job's coroutine, in tasks that it creates, in `asyncio.to_thread`, in the
 import asyncio
 import threading
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobd import clock
@@ -71,6 +71,7 @@ class Stopping:
                 pass
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _making = threading.Lock()
 
 
@@ -118,7 +119,7 @@ class Run:
     @property
     def scheduled_at(self) -> datetime:
         """The tick's instant, in UTC."""
-        return datetime.fromtimestamp(self.scheduled_ns / 1e9, UTC)
+        return _EPOCH + timedelta(microseconds=self.scheduled_ns // 1000)
 
     @property
     def stopping(self) -> Stopping:

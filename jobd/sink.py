@@ -1,6 +1,6 @@
 """The log's way out: whole lines onto a descriptor, in order, without anybody ever waiting for the reader.
 
-Imports nothing of ours.
+May import: descriptors.
 
 A line is written at once by whoever logs it, so that it is out even if the next thing that thread does is kill the
 process. Only when the reader is slow do lines wait: in a queue, emptied by a writer thread, bounded in bytes, the
@@ -11,9 +11,8 @@ Tricky:
 - No thread ever waits for the lock. `write` appends to the queue, then tries the lock; whoever has it writes what
   the others append. So a finaliser that logs while its own thread is writing cannot deadlock, and order is the
   queue's.
-- O_NONBLOCK belongs to the open file, which we share with whoever started us; setting it would break their writes.
-  So pipes and terminals are opened anew through /proc/self/fd (`proc(5)`), sockets are sent to with MSG_DONTWAIT,
-  and what allows neither is asked with `poll` first.
+- Pipes and terminals are opened anew to be written to without waiting, sockets are sent to with MSG_DONTWAIT, and what
+  allows neither is asked with `poll` first.
 - On a pipe one write carries at most PIPE_BUF bytes, cut between lines: `pipe(7)` makes those all or nothing, so no
   reader ever sees half of such a line, not even the one that meets our end.
 """
@@ -28,8 +27,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from fcntl import F_DUPFD_CLOEXEC, fcntl
 from functools import partial
+
+from jobd import descriptors
 
 #: How many bytes may wait for a slow reader.
 MAX_WAITING_BYTES = 16 * 1024 * 1024
@@ -204,27 +204,23 @@ class Sink:
             while self._congested and not self._gone:
                 if not _writable(self._fd, 1.0):
                     continue
-                before = len(self._lines)
+                before = (len(self._lines), len(self._rest))
                 self._write_waiting()
-                if self._congested and len(self._lines) >= before:
+                if self._congested and (len(self._lines), len(self._rest)) >= before:
                     time.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
 
 
 def _open(fd: int) -> tuple[int, Callable[[bytes], int], int]:
     """A descriptor of our own for what `fd` refers to, how to write to it without waiting, and how much at once."""
-    try:
-        private = fcntl(fd, F_DUPFD_CLOEXEC, 3)
-    except OSError:  # closed by whoever started us
-        private = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    private = descriptors.private(fd)
     mode = os.fstat(private).st_mode
     if stat.S_ISSOCK(mode):
         peer = socket.socket(fileno=private)
         return private, lambda data: peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL), WRITE_BYTES
-    if stat.S_ISREG(mode):  # not opened anew: that would have an offset of its own
+    if stat.S_ISREG(mode):
         return private, partial(os.write, private), WRITE_BYTES
-    try:
-        own = os.open(f"/proc/self/fd/{private}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:  # no /proc, or a pipe of another user's
+    own = descriptors.opened_anew(private)
+    if own is None:
         return private, partial(_ask_and_write, private), PIPE_WRITE_BYTES
     os.close(private)
     return own, partial(os.write, own), PIPE_WRITE_BYTES
