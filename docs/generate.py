@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from jobd import events, exits, states
-from jobd.settings import DECLARED
+from jobd.settings import DECLARED, Setting
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,11 +101,13 @@ def _event_section(event: events.Event) -> str:
 
 def env_example() -> str:
     """.env.example."""
-    blocks = [
-        f"# {s.meaning}\n# {s.kind[0].upper()}{s.kind[1:]}.\n#{s.name}={s.default or ''}\n" for s in DECLARED.values()
-    ]
-    head = "# The settings of jobd, each with its default. Copy this file to .env and uncomment what you change.\n"
+    blocks = [f"# {s.meaning}\n# Write: {s.kind}.\n#{_assignment(s)}\n" for s in DECLARED.values()]
+    head = "# The settings of jobd, with their defaults. Copy this file to .env and uncomment what you change.\n"
     return "\n".join([head, *blocks])
+
+
+def _assignment(setting: Setting) -> str:
+    return f"{setting.name}={setting.default}" if setting.default else f"{setting.name}=100  # unset by default"
 
 
 def state_chart() -> str:

@@ -1,12 +1,12 @@
 """`jobd check`: what the daemon would run with and when, for people to read; starts nothing.
 
-May import: settings, job, clock, durations, envfile.
+May import: settings, job, clock, envfile.
 """
 
 import time
 from collections.abc import Iterator
 
-from jobd import clock, durations, envfile, settings
+from jobd import clock, envfile, settings
 from jobd.job import Job
 from jobd.settings import DECLARED, Resolved
 
@@ -19,7 +19,7 @@ def lines(resolved: Resolved, file: envfile.EnvFile, jobs: list[Job]) -> Iterato
     yield "Settings"
     yield from _table([_setting_row(key, resolved) for key in DECLARED])
     bound_s = resolved.settings.grace_period + resolved.settings.cancel_timeout + 1
-    yield f"  A stop takes at most {durations.show(bound_s)}: grace period, cancel timeout and 1s."
+    yield f"  A stop takes at most {bound_s:g}s: grace period, cancel timeout and 1s."
     for name, source in resolved.unknown.items():
         nearest = settings.nearest(name)
         hint = f"; did you mean {nearest}?" if nearest else ""
@@ -32,9 +32,10 @@ def lines(resolved: Resolved, file: envfile.EnvFile, jobs: list[Job]) -> Iterato
     yield ""
     yield "Next ticks, if the daemon started now"
     wall, now = clock.Clock(), time.monotonic()
-    for job in jobs:
-        ticks = [clock.stamp(wall.wall_ns(now) + job.schedule.offset_ns(tick)) for tick in range(TICKS)]
-        yield from _table([[job.name, *ticks]])
+    start_ns = wall.wall_ns(now)
+    yield from _table(
+        [[j.name, *(clock.stamp(start_ns + j.schedule.offset_ns(tick)) for tick in range(TICKS))] for j in jobs]
+    )
 
 
 def _setting_row(key: str, resolved: Resolved) -> list[str]:

@@ -11,7 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobd import __version__, check, daemon, envfile, events, exits, fence, loader, log, settings, signals, stop
+from jobd import (
+    __version__,
+    check,
+    clock,
+    daemon,
+    envfile,
+    events,
+    exits,
+    fence,
+    loader,
+    log,
+    render,
+    settings,
+    signals,
+    stop,
+)
 from jobd.errors import Fault, InvalidConfig
 from jobd.exits import ExitCode
 from jobd.job import Job
@@ -73,14 +88,25 @@ def _configuration(given: argparse.Namespace) -> _Configuration:
 
 def _run(configuration: _Configuration) -> int:
     now = configuration.resolved.settings
-    fences = fence.LastFences(stop.bound_s(now))  # before the log, which has a thread
-    to = log.Log(now.log_level, now.log_format)
+    try:
+        fences = fence.LastFences(stop.bound_s(now))  # before the log, which has a thread
+        to = log.Log(now.log_level, now.log_format)
+        parts = daemon.Daemon(now, to, fences)
+    except (OSError, RuntimeError, MemoryError) as error:  # no descriptor or no thread is to be had
+        return _cannot_start(error)
 
     def load() -> list[Job]:
         _warn(to, configuration)
         return configuration.load()
 
-    daemon.Daemon(now, to, fences).run(load)
+    return parts.run(load)
+
+
+def _cannot_start(error: Exception) -> int:
+    fields = {"timestamp": clock.now(), "level": events.DAEMON_FAILED.level, "event": events.DAEMON_FAILED.name}
+    with contextlib.suppress(OSError):
+        os.write(1, render.line(fields | render.failure(error)))
+    return ExitCode.INTERNAL
 
 
 def _check(configuration: _Configuration) -> int:

@@ -11,6 +11,7 @@ import platform
 import select
 import selectors
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from jobd.settings import Settings
 
 #: How often at most systemd is told the number of runs in flight.
 STATUS_EVERY_S = 1.0
+#: How long a job that computes in Python may keep the GIL while the control plane wants it; Python's own 5 ms, times
+#: the number of such threads, would be too long a wait for a tick or a signal.
+SWITCH_INTERVAL_S = 0.001
 
 
 class Daemon:
@@ -33,6 +37,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, to: log.Log, fences: fence.LastFences) -> None:
         """Make the parts; the threads that a stop needs exist from here on."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._log = to
         self._fences = fences
         self._notifier = notify.Notifier.from_environment(os.environ)
@@ -64,9 +69,21 @@ class Daemon:
             report(self._log, invalid.faults)
             self._stop.refuse()
         except BaseException as error:  # whatever it is, no run may vanish without a word
-            self._stop.failed(error)
-            self._loop.run_forever()
+            try:
+                self._go_to_the_end(error)
+            finally:
+                self._leave(ExitCode.INTERNAL)
         self._leave(ExitCode.INTERNAL)
+
+    def _go_to_the_end(self, error: BaseException) -> NoReturn:
+        """Stop after a failure; each further one, such as a loop that cannot turn, takes the stop one state on."""
+        watch.restore_recursion_limit()
+        while True:
+            self._stop.failed(error)
+            try:
+                self._loop.run_forever()
+            except BaseException as again:
+                error = again
 
     def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
         hooks.install(self._log)
@@ -90,7 +107,7 @@ class Daemon:
         self._loop.run_forever()
 
     def _listen(self) -> None:
-        for signum in signals.take():
+        for signum in dict.fromkeys(signals.take()):  # each once: a storm of SIGUSR1 must not keep a stop waiting
             self._obey(signum)
 
     def _obey(self, signum: signal.Signals) -> None:
@@ -167,14 +184,14 @@ class _Ears:
             with self._lock:
                 if self._handed_over:
                     return
-                for signum in signals.take():
+                for signum in dict.fromkeys(signals.take()):
                     self._obey(signum)
 
 
 def report(to: log.Log, faults: list[Fault]) -> None:
     """Log each fault of the configuration."""
     for fault in faults:
-        failure = render.failure(fault.exception) if fault.exception else {}
+        failure = {} if fault.exception is None else render.failure(fault.exception)
         to.emit(
             events.CONFIG_INVALID,
             setting=fault.setting,

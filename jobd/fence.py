@@ -72,6 +72,8 @@ class LastFences:
         if self._guard < 0:
             return
         try:
+            if os.waitpid(self._guard, os.WNOHANG)[0]:  # gone already: its number may be somebody else's by now
+                return
             os.kill(self._guard, signal.SIGKILL)
             for _ in range(20):  # it takes less than a millisecond, and nothing here waits without a limit
                 if os.waitpid(self._guard, os.WNOHANG)[0]:

@@ -13,7 +13,8 @@ from jobd import events, log, render
 
 def stray(to: log.Log, where: str, error: BaseException | None) -> None:
     """Log an error that belongs to no run."""
-    to.emit(events.STRAY_ERROR, where=where, **render.failure(error or RuntimeError("no exception given")))
+    known = RuntimeError("no exception given") if error is None else error  # not `or`: its truth is its author's
+    to.emit(events.STRAY_ERROR, where=where, **render.failure(known))
 
 
 def install(to: log.Log) -> None:

@@ -9,6 +9,7 @@ Tricky: texts of exceptions are made here, on the thread of the user's code, bec
 
 import asyncio
 import inspect
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import Any
 from jobd import render
 from jobd import run as runs
 from jobd.job import Kind
+from jobd.plane import FRAMES as PLANE_FRAMES
 from jobd.plane import JobPlane
 from jobd.run import Run
 from jobd.states import Outcome
@@ -44,8 +46,9 @@ class Executor:
     def __init__(self, plane: JobPlane, begin: Callable[[Run], bool], end: Callable[[Run, Ending], None]) -> None:
         """`begin` and `end` are called on whichever thread executes the run; `begin` says whether it may start."""
         self._plane = plane
-        self._begin = begin
-        self._end = end
+        self._begin_here = begin
+        self._end_here = end
+        self._process = os.getpid()
 
     def start(self, batch: list[Run]) -> None:
         """Execute the runs as soon as can be. From the control plane."""
@@ -65,13 +68,33 @@ class Executor:
 
     def _start_task(self, run: Run) -> None:
         # Not `create_task`: a job may have given the loop a task factory of its own.
-        run.body = asyncio.Task(self._coroutine(run), loop=self._plane.loop, name=run.run_id)
-        run.body.add_done_callback(lambda task: self._task_done(run, task))
+        coroutine = self._coroutine(run)
+        try:
+            task = asyncio.Task(coroutine, loop=self._plane.loop, name=run.run_id)
+        except Exception as error:  # no memory, or a job has spoilt the module
+            coroutine.close()
+            if self._begin(run):
+                self._end(run, _failed(error))
+            return
+        run.body = task
+        task.add_done_callback(lambda task: self._task_done(run, task))
 
     def _task_done(self, run: Run, task: asyncio.Task[None]) -> None:
-        """A task that somebody cancelled before its first step has run no line of `_coroutine`."""
-        if task.cancelled() and self._begin(run):
-            self._end(run, CANCELLED if run.cancelled else _failed(asyncio.CancelledError()))
+        """The run ends with its task, even where `_coroutine` was not let come to its end, or to its first line."""
+        run.body = None  # here: with the task goes its context, and with that what a job has left there
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            return
+        self._begin(run)
+        self._end(run, CANCELLED if run.cancelled and task.cancelled() else _failed(error))
+
+    def _begin(self, run: Run) -> bool:
+        return os.getpid() == self._process and self._begin_here(run)
+
+    def _end(self, run: Run, ending: Ending) -> None:
+        if os.getpid() != self._process:  # a child that the job has forked has come back from it: it is no daemon
+            os._exit(0 if ending is SUCCEEDED else 1)
+        self._end_here(run, ending)
 
     def _cancel_task(self, run: Run) -> None:
         if isinstance(run.body, asyncio.Task) and not run.body.done():
@@ -110,10 +133,15 @@ class Executor:
         except BaseException as error:
             ending = _failed(error)
         self._end(run, ending)
+        run.body = None
 
 
-#: Code of ours that stands between the loop or the thread and the job; of no interest in a stack.
-FRAMES: frozenset[CodeType] = frozenset({Executor._coroutine.__code__, Executor._function.__code__})
+#: Code that stands between the bottom of a stack and the job, and is of no interest there.
+FRAMES: frozenset[CodeType] = PLANE_FRAMES | {
+    Executor._coroutine.__code__,
+    Executor._function.__code__,
+    *(getattr(threading.Thread, name).__code__ for name in ("_bootstrap", "_bootstrap_inner", "run")),
+}
 
 
 def _mend_hooks() -> None:

@@ -65,6 +65,8 @@ def every(interval: str | float, *, name: str | None = None) -> Callable[[Functi
     The function itself stays as it is, to be called and tested like any other. `name` is the job's name, by default
     the function's. Raises `ValueError` for an interval that is none.
     """
+    if not isinstance(interval, str | int | float):
+        raise TypeError(f'every() takes an interval, as in @every("10s"), and not {type(interval).__name__}')
     try:
         seconds = durations.parse(interval) if isinstance(interval, str) else interval
         schedule.Every(seconds)  # before `float`, which a huge int overflows

@@ -28,11 +28,21 @@ def load(targets: Sequence[str], interval_s: float, source: str, here: str) -> l
     default = schedule.Every(interval_s)
     found: list[jobs.Job] = []
     faults: list[Fault] = []
+
+    def fault(target: str, unusable: _Unusable) -> None:
+        faults.append(Fault("JOBD_JOBS", target, source, str(unusable), unusable.__cause__))
+
     for target in targets:
         try:
-            found += _from_target(target, default)
+            functions = _functions(target)
         except _Unusable as unusable:
-            faults.append(Fault("JOBD_JOBS", target, source, str(unusable), unusable.__cause__))
+            fault(target, unusable)
+            continue
+        for name, function in functions.items():
+            try:
+                found.append(_job(function, name, default))
+            except _Unusable as unusable:
+                fault(name, unusable)
     faults += _same_names(found, source)
     if faults:
         raise InvalidConfig(faults)
@@ -43,23 +53,29 @@ class _Unusable(Exception):
     """A target that gives no jobs; the cause, if there is one, was raised by the user's code."""
 
 
-def _from_target(target: str, default: schedule.Every) -> list[jobs.Job]:
+def _functions(target: str) -> dict[str, object]:
+    """What the target names, each under a target of its own: ``package.module:function``."""
     if target.endswith(".toml"):
         raise _Unusable("is a file of jobs, which this version cannot read; name a package.module")
-    return _from_python(target, default)
-
-
-def _from_python(target: str, default: schedule.Every) -> list[jobs.Job]:
+    if target.endswith(".py"):
+        raise _Unusable("is a file; write the module's name, without .py, and dots instead of slashes")
     name, colon, path = target.partition(":")
     if not all(part.isidentifier() for part in name.split(".")) or bool(colon) != bool(path):
         raise _Unusable("is no target; write package.module or package.module:function")
     module = _import(name)
     if colon:
-        return [_job(_attribute(module, path), target, default)]
-    found = [_job(function, target, default) for function in _declared_in(module)]
+        return {target: _attribute(module, path)}
+    found: dict[str, object] = {f"{name}:{_name(function)}": function for function in _declared_in(module)}
     if not found:
-        raise _Unusable(f"declares no job; put @every above a function of {name}, or name one: {name}:function")
+        file = getattr(module, "__file__", None) or "no file"
+        raise _Unusable(
+            f"declares no job; put @every above a function of {name} ({file}), or name one: {name}:function"
+        )
     return found
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _import(name: str) -> ModuleType:
@@ -68,8 +84,12 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or name
         if name == missing or name.startswith(f"{missing}."):
-            raise _Unusable(f"there is no module {missing} in the current directory or among the installed") from error
-        raise _Unusable(f"importing {name} failed: it needs the module {missing}, which is not installed") from error
+            reason = f"there is no module {missing} in the current directory or among the installed packages"
+        else:
+            reason = (
+                f"importing {name} failed: it needs the module {missing}; install that with {sys.executable} -m pip"
+            )
+        raise _Unusable(reason) from _from_the_module_on(error)
     except BaseException as error:  # SystemExit and the like too: a module may not end the daemon
         raise _Unusable(f"importing {name} raised {type(error).__name__}") from _from_the_module_on(error)
 
@@ -92,7 +112,7 @@ def _attribute(module: ModuleType, path: str) -> object:
         try:
             found = getattr(found, part)
         except BaseException as error:
-            raise _Unusable(f"{module.__name__} has no {path}") from error
+            raise _Unusable(f"{module.__name__} has no {path}") from _from_the_module_on(error)
     return found
 
 

@@ -39,7 +39,7 @@ class Log:
 
         From here on, what anybody else writes to stdout goes to stderr.
         """
-        self._render = _console_line if _is_console(layout) else render.line
+        self._render = _for_people if _is_console(layout) else render.line
         self._sink = Sink(1, self._dropped_line)
         _divert_stdout()
         self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
@@ -49,6 +49,10 @@ class Log:
     def emit(self, event: events.Event, /, *, level: str | None = None, **fields: Any) -> None:
         """Log one of the daemon's own events. Never waits, never raises."""
         getattr(self._own, level or event.level)(event.name, **fields)
+
+    def hold(self) -> None:
+        """Let lines wait until `finish`: each write gives the GIL away, and many busy threads want it."""
+        self._sink.hold()
 
     def finish(self, event: events.Event, timeout_s: float, /, **fields: Any) -> None:
         """Log the last line and wait, `timeout_s` at most, until the reader has been given everything."""
@@ -84,7 +88,7 @@ class Log:
         run = runs.current.get(None)
         if run is not None:
             line |= {"job": run.job, "run_id": run.run_id}
-        if error := _exception(fields.pop("exc_info", None)):
+        if (error := _exception(fields.pop("exc_info", None))) is not None:  # its truth is its author's
             line |= render.failure(error)
         for key, value in (structlog.contextvars.get_contextvars() | dict(fields)).items():
             while key in line:  # the daemon's fields win, and the job's are not lost
@@ -161,16 +165,30 @@ def _is_console(layout: str) -> bool:
     return os.isatty(1) if layout == "auto" else layout == "console"
 
 
+def _for_people(fields: dict[str, Any]) -> bytes:
+    try:
+        return _console_line(fields)
+    except Exception:  # whatever the renderer cannot show; no line is lost on it
+        return render.line(fields)
+
+
 def _console_line(fields: dict[str, Any]) -> bytes:
     """The fields as a person reads them on a terminal; https://no-color.org is honoured."""
     tame = render.tame(fields)
-    if "traceback" in tame:
-        tame["exception"] = tame.pop("traceback")
-    if isinstance(error := tame.get("error"), dict):
-        tame["error"] = f"{error.get('type')}: {error.get('message')}"
+    # ConsoleRenderer adds these to a string as they are, whatever they are; they go below the line by themselves.
+    below = [_below(tame.pop(key)) for key in ("stack", "exception", "exc_info", "traceback") if key in tame]
+    error = tame.get("error")
+    if isinstance(error, dict) and error.keys() == {"type", "message"}:
+        tame["error"] = f"{error['type']}: {error['message']}"
     tame = {_printable(key): _printable(value) if isinstance(value, str) else value for key, value in tame.items()}
     renderer = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"), pad_event_to=20, sort_keys=False)
-    return (str(renderer(None, "", tame)) + "\n").encode("utf-8", "backslashreplace")
+    return "\n".join([str(renderer(None, "", tame)), *below, ""]).encode("utf-8", "backslashreplace")
+
+
+def _below(value: object) -> str:
+    """What does not go into the line, one entry of a list for each line."""
+    lines = [f"  {item}" for item in value] if isinstance(value, list) else [str(value).rstrip("\n")]
+    return _printable("\n".join(lines))
 
 
 def _printable(text: str) -> str:

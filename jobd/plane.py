@@ -9,11 +9,13 @@ plane sees a loop that is held: it is None exactly while the loop waits in its s
 """
 
 import asyncio
+import os
 import selectors
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from types import CodeType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -28,8 +30,11 @@ class _Selector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.busy_since: float | None = None
+        self._process = os.getpid()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if os.getpid() != self._process:
+            os._exit(0)  # a child that a job has forked would take what wakes the daemon's loop, and run its jobs twice
         self.busy_since = None
         try:
             return super().select(timeout)
@@ -46,6 +51,7 @@ class JobPlane:
         self.loop = loop or asyncio.SelectorEventLoop(self._selector)
         self._calls: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._taking = False
+        self._turns_taken = 0
         self._thread: threading.Thread | None = None
 
     def start(self, stray: Callable[[str, BaseException], None], broken: Callable[[BaseException], None]) -> None:
@@ -69,6 +75,11 @@ class JobPlane:
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
 
     @property
+    def unheard(self) -> int | None:
+        """Which waking is still to be heard, as a number that rises; None if the plane has heard all."""
+        return self._turns_taken if self._taking else None
+
+    @property
     def ident(self) -> int | None:
         """The plane's thread, as `threading.get_ident` names it."""
         return self._thread.ident if self._thread else None
@@ -79,6 +90,7 @@ class JobPlane:
         return self._thread is not None and self._thread.is_alive()
 
     def _take(self) -> None:
+        self._turns_taken += 1
         self._taking = False  # RACE: before the queue is looked at, so that who appends later calls again
         try:
             for _ in range(min(CALLS_PER_TURN, len(self._calls))):
@@ -101,3 +113,11 @@ class JobPlane:
                 broken(fault)
                 return
             stray("event loop of the jobs", error)
+
+
+_LOOP = asyncio.BaseEventLoop
+#: Code that stands below every callback of the loop.
+FRAMES: frozenset[CodeType] = frozenset(
+    function.__code__
+    for function in (JobPlane._turn, _LOOP.run_forever, _LOOP._run_once, asyncio.Handle._run)  # type: ignore[attr-defined]
+)

@@ -24,7 +24,7 @@ class Stopping:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finaliser that comes in between may ask for it too
         self._set = threading.Event()
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
@@ -72,7 +72,7 @@ class Stopping:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_making = threading.Lock()
+_making = threading.RLock()  # likewise
 
 
 class Run:
@@ -125,8 +125,9 @@ class Run:
     def stopping(self) -> Stopping:
         """Set when the daemon begins to drain, or this run is cancelled."""
         if self._stopping is None:
+            made = Stopping()
             with _making:  # two threads of one run may look for the first time at once
-                self._stopping = self._stopping or Stopping()
+                self._stopping = self._stopping or made
         if self.stop_asked:
             self._stopping.set()
         return self._stopping

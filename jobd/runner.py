@@ -15,10 +15,13 @@ logged after it. Nothing under the gate waits or runs user code.
 """
 
 import asyncio
+import contextvars
 import secrets
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 from jobd import clock, events, invoke, log, stacks
@@ -57,6 +60,7 @@ class Runner:
         self._in_flight: dict[str, Run] = {}
         self._ended: deque[tuple[Run, invoke.Ending, float]] = deque()
         self._collecting = False
+        self._context = contextvars.Context()
         self._run_ids = _run_ids()
         #: How many runs ended with each outcome.
         self.outcomes: Counter[Outcome] = Counter()
@@ -112,10 +116,10 @@ class Runner:
     def abandon(self) -> None:
         """Give up every run in flight, each with the place where it stands."""
         self._collect()
+        frames = sys._current_frames()
         for run in self.oldest():
-            self._log.emit(
-                events.SHUTDOWN_ABANDONED, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=self.stack(run)
-            )
+            stack = self.stack(run, frames)
+            self._log.emit(events.SHUTDOWN_ABANDONED, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=stack)
             self._finish(run, invoke.ABANDONED, self._loop.time())
 
     def oldest(self) -> list[Run]:
@@ -127,11 +131,11 @@ class Runner:
         """The oldest runs in flight, as the log names them."""
         return [{"job": r.job, "run_id": r.run_id, "age_s": self._age(r)} for r in self.oldest()[:_NAMED]]
 
-    def stack(self, run: Run) -> list[str]:
+    def stack(self, run: Run, frames: dict[int, FrameType] | None = None) -> list[str]:
         """Where the run stands in the code."""
         body = run.body
         if isinstance(body, threading.Thread):
-            return stacks.of_thread(body.ident, invoke.FRAMES)
+            return stacks.of_thread(body.ident, invoke.FRAMES, frames)
         if body is None:
             return []
         if asyncio.current_task(self._plane.loop) is body and self._plane.ident is not None:
@@ -181,7 +185,12 @@ class Runner:
         self._ended.append((run, ending, self._loop.time()))
         if not self._collecting:
             self._collecting = True
-            self._loop.call_soon_threadsafe(self._collect)
+            try:
+                # Not in the job's context: what a job keeps there would be finalised, by its own code, on this plane.
+                self._loop.call_soon_threadsafe(self._collect, context=self._context)
+            except BaseException:  # no memory, say; who comes next tries again
+                self._collecting = False
+                raise
 
     def _collect(self) -> None:
         self._collecting = False  # RACE: before the queue is looked at, so that who appends later calls again
@@ -192,7 +201,6 @@ class Runner:
     def _finish(self, run: Run, ending: invoke.Ending, ended: float) -> None:
         if self._in_flight.pop(run.run_id, None) is None:
             return  # abandoned before it ended after all
-        run.body = None
         self.outcomes[ending.outcome] += 1
         self._log.emit(
             events.RUN_FINISHED,

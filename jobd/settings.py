@@ -160,8 +160,7 @@ def resolve(flags: Mapping[str, str], environment: Mapping[str, str], file: envf
         except ValueError as error:
             faults.append(Fault(setting.name, shown(setting, text), source, str(error)))
     if not faults and values["demo_min"] > values["demo_max"]:
-        text, source = given["demo_max"].text or "", given["demo_max"].source
-        faults.append(Fault("JOBD_DEMO_MAX", text, source, "is less than JOBD_DEMO_MIN; it must be at least that"))
+        faults.append(_wrong_way_round(given["demo_min"], given["demo_max"]))
     return Resolved(Settings(**values), given, faults, _unknown(environment, file))
 
 
@@ -176,8 +175,19 @@ def nearest(name: str) -> str | None:
     """The setting that the name resembles most, if it resembles one."""
     import difflib  # only here, because it is needed only for a typing error
 
-    found = difflib.get_close_matches(name, [setting.name for setting in DECLARED.values()], n=1)
-    return found[0] if found else None
+    # Without what all have in common, or any name would resemble any other.
+    bare = {setting.name.removeprefix(PREFIX): setting.name for setting in DECLARED.values()}
+    found = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.5)
+    return bare[found[0]] if found else None
+
+
+def _wrong_way_round(least: Given, most: Given) -> Fault:
+    """The range of the demo job's sleep is none; the fault is that of the one that somebody has written."""
+    if most.source == "default":
+        reason = f"is more than JOBD_DEMO_MAX, {most.text}; it must be at most that"
+        return Fault("JOBD_DEMO_MIN", least.text or "", least.source, reason)
+    reason = f"is less than JOBD_DEMO_MIN, {least.text}; it must be at least that"
+    return Fault("JOBD_DEMO_MAX", most.text or "", most.source, reason)
 
 
 def _given(

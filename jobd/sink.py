@@ -61,6 +61,7 @@ class Sink:
         self._dropped = 0
         self._congested = False
         self._gone = False
+        self._held = False
         self._last: bytes | None = None
         #: From when on everything but the last line is given up.
         self._hurry_at = math.inf
@@ -75,12 +76,18 @@ class Sink:
         if self._gone or self._last is not None:
             return
         self._lines.append(line)
+        if self._held:
+            return
         if self._congested:
             self._waiting_bytes += len(line)
             if self._waiting_bytes > MAX_WAITING_BYTES:
                 self._shed(MAX_WAITING_BYTES // 2)
         else:
             self._write_waiting()
+
+    def hold(self) -> None:
+        """Let lines wait for `finish`."""
+        self._held = True
 
     def finish(self, line: bytes, timeout_s: float) -> bool:
         """Write a last line and everything before it; whether that was done within `timeout_s`.
@@ -205,7 +212,10 @@ class Sink:
                 if not _writable(self._fd, 1.0):
                     continue
                 before = (len(self._lines), len(self._rest))
-                self._write_waiting()
+                try:
+                    self._write_waiting()
+                except Exception:  # no memory, say; without this thread nothing would ever leave again
+                    pass
                 if self._congested and (len(self._lines), len(self._rest)) >= before:
                     time.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
 

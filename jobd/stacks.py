@@ -35,9 +35,12 @@ def of_task(task: asyncio.Task[Any], skip: frozenset[CodeType]) -> list[str]:
     return stack[-MOST:]
 
 
-def of_thread(ident: int | None, skip: frozenset[CodeType]) -> list[str]:
-    """Where a thread stands, outermost first; empty if it does not run any more."""
-    frame: FrameType | None = sys._current_frames().get(ident or 0)
+def of_thread(ident: int | None, skip: frozenset[CodeType], frames: dict[int, FrameType] | None = None) -> list[str]:
+    """Where a thread stands, outermost first; empty if it does not run any more.
+
+    Who asks for many threads gives `frames`, what `sys._current_frames` says: it looks at every thread each time.
+    """
+    frame: FrameType | None = (sys._current_frames() if frames is None else frames).get(ident or 0)
     stack: list[str] = []
     while frame is not None and len(stack) < MOST:
         if frame.f_code not in skip:

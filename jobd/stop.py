@@ -39,7 +39,7 @@ FLUSH_S = 0.6
 FENCE_S = 0.85
 #: What the fence leaves in any case, for the last words of a daemon that heard of the stop too late.
 LEAST_S = 0.01
-#: From the stop on, a thread that computes in Python gives way to the control plane this often.
+#: From the stop on, a thread that computes in Python gives way this often; with many, the control plane waits for all.
 SWITCH_INTERVAL_S = 0.0005
 
 
@@ -218,6 +218,7 @@ class StopSequence:
         self._after(timeout_s, lambda: self._move(Cause.CLEANUP_OVER))
 
     def _stopped(self) -> None:
+        self._log.hold()
         self._runner.abandon()
         if self._verdict is ExitCode.OK and self._runner.outcomes[Outcome.ABANDONED]:
             self._verdict = ExitCode.ABANDONED

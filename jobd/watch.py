@@ -8,6 +8,7 @@ looks a job may also have changed what becomes of our signals, so each look take
 """
 
 import asyncio
+import sys
 
 from jobd import events, log, signals, stacks
 from jobd.clock import seconds
@@ -21,6 +22,17 @@ LOOK_EVERY_S = 0.25
 HELD_S = 0.5
 #: A plane that stays held is told again each time it has been held so many times longer.
 BACK_OFF = 2.0
+#: After so many looks at a plane that waits and does not hear, it is taken for deaf; fewer could be a busy machine.
+DEAF_LOOKS = 20
+
+
+_RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+def restore_recursion_limit() -> None:
+    """Raise the limit again if a job has lowered it: it holds for every thread."""
+    if sys.getrecursionlimit() < _RECURSION_LIMIT:
+        sys.setrecursionlimit(_RECURSION_LIMIT)
 
 
 class Watch:
@@ -36,6 +48,8 @@ class Watch:
         self._log = to
         self._notifier = notifier
         self._looking = False
+        self._unheard: int | None = None
+        self._unheard_looks = 0
         self._tell_at_s = HELD_S
 
     def start(self) -> None:
@@ -51,7 +65,9 @@ class Watch:
 
     def _look(self) -> None:
         signals.reassert()
+        restore_recursion_limit()
         held_s = self._plane.held_for()
+        self._listen_for_deafness(held_s)
         if held_s < HELD_S:
             self._tell_at_s = HELD_S
         elif held_s >= self._tell_at_s:
@@ -60,6 +76,14 @@ class Watch:
         self._looking = held_s >= HELD_S or self._runner.busy
         if self._looking:
             self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def _listen_for_deafness(self, held_s: float) -> None:
+        """A loop that nobody holds and no call wakes has been spoilt for good; better no daemon than one that idles."""
+        unheard = self._plane.unheard
+        same = unheard is not None and unheard == self._unheard and held_s == 0
+        self._unheard, self._unheard_looks = unheard, self._unheard_looks + 1 if same else 0
+        if self._unheard_looks == DEAF_LOOKS:
+            raise RuntimeError("the event loop of the jobs cannot be woken any more; a job has closed part of it")
 
     def _tell(self, held_s: float) -> None:
         holder = self._runner.holder()

@@ -387,3 +387,20 @@ def test_a_blocked_loop_is_told_again_with_back_off_not_each_time(launch: Launch
     daemon.wait_for("run.finished", job="blocker")
     assert 1 <= len(daemon.events("job.blocking")) <= 4
     assert daemon.stop(signal.SIGINT, within=3) == 0
+
+
+def test_a_forked_child_that_comes_back_from_a_job_is_no_second_daemon(launch: Launcher) -> None:
+    """A coroutine that forks and returns in both processes: the child ends, and no run is executed twice."""
+    daemon = launch(
+        """
+        @every("0.2")
+        async def forks(): os.fork()
+        @every("0.2")
+        async def awaits_in_the_child():
+            if os.fork() == 0: await asyncio.sleep(0)
+        """
+    )
+    for job in ("forks", "awaits_in_the_child"):
+        daemon.wait_for("run.finished", job=job, count=4)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()

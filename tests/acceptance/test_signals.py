@@ -272,3 +272,13 @@ def test_as_pid_1_it_stops_during_the_import(launch: Launcher, namespace: tuple[
     daemon.wait_for("importing")
     assert daemon.stop(within=2) == 0
     daemon.assert_log_is_consistent()
+
+
+def test_a_storm_of_questions_does_not_hold_up_the_stop(launch: Launcher) -> None:
+    """Many SIGUSR1 at once are one question, however many runs there are to tell of."""
+    daemon = launch("".join(f"@every('1h')\nasync def job_{n}(): await asyncio.sleep(60)\n" for n in range(300)))
+    daemon.wait_for("run.started", count=300)
+    for _ in range(300):
+        os.kill(daemon.pid, signal.SIGUSR1)
+    assert daemon.stop(within=5) == 0
+    daemon.assert_log_is_consistent()

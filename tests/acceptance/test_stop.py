@@ -408,3 +408,29 @@ def test_daemon_that_was_frozen_counts_from_the_delivery(launch: Launcher, delay
     assert daemon.exit_code() == 0
     daemon.assert_log_is_consistent()
     assert set(daemon.outcomes()) == {"succeeded"}
+
+
+def test_on_a_terminal_what_hangs_is_told_and_abandoned_all_the_same(launch: Launcher) -> None:
+    """Lines for people hold a stack, too: being asked, being blocked and being abandoned change nothing."""
+    daemon = launch(
+        "@every('1h')\ndef hangs(): time.sleep(60)\n"
+        "@every('1h')\nasync def blocks():\n    await asyncio.sleep(0.1)\n    time.sleep(60)\n",
+        JOBD_LOG_FORMAT="console",
+        JOBD_GRACE_PERIOD="0.2",
+        JOBD_CANCEL_TIMEOUT="0.2",
+        read=False,
+    )
+    assert daemon.process.stdout is not None
+    shown = ""
+    for raw in daemon.process.stdout:
+        shown += raw.decode()
+        if "run.started" in shown and "run.in_flight" not in shown:
+            daemon.signal(signal.SIGUSR1)
+        if "job.blocking" in shown:
+            break
+    daemon.signal(signal.SIGTERM)
+    shown += daemon.process.stdout.read().decode()
+    assert daemon.process.wait(10) == 3
+    for event in ("run.in_flight", "shutdown.abandoned", "run.finished", "daemon.stopped"):
+        assert event in shown
+    assert "daemon.failed" not in shown

@@ -147,3 +147,10 @@ def test_a_wrapper_that_keeps_the_attributes_keeps_the_declaration() -> None:
 def test_the_kind_of_a_job_is_that_of_its_callable(function: Any, kind: Kind) -> None:
     """What returns a coroutine when it is called runs on the job plane, anything else in a thread."""
     assert kind_of(function) is kind
+
+
+@pytest.mark.parametrize("interval", [lambda: None, None, ["10s"], object()])
+def test_every_without_an_interval_says_how_it_is_written(interval: Any) -> None:
+    """`@every` without parentheses is the mistake that everybody makes once."""
+    with pytest.raises(TypeError, match=r'@every\("10s"\)'):
+        every(interval)

@@ -75,8 +75,8 @@ def test_a_module_gives_the_jobs_that_are_declared_in_it(module: Module, load: L
     name = module(JOBS)
     jobs = load(name)
     assert [(job.name, job.schedule.interval_s, job.kind, job.target) for job in jobs] == [
-        ("later", 60, Kind.COROUTINE, name),
-        ("named", 2, Kind.FUNCTION, name),
+        ("later", 60, Kind.COROUTINE, f"{name}:later"),
+        ("named", 2, Kind.FUNCTION, f"{name}:first"),
     ]
 
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_a_target_is_refused(faults: Faults, target: str) -> None
     """Before anything is imported."""
     (fault,) = faults(target)
     assert (fault.setting, fault.value, fault.source) == ("JOBD_JOBS", target, "environment")
-    assert "write package.module" in fault.reason
+    assert re.search("write (package.module|the module's name)", fault.reason)
 
 
 def test_a_file_of_jobs_is_refused_by_this_version(faults: Faults) -> None:
@@ -241,7 +241,7 @@ def test_two_jobs_may_not_have_one_name(module: Module, faults: Faults) -> None:
     """The fault names the second target and where the first is from, however often they meet."""
     one, two = module(JOBS), module(JOBS)
     found = faults(one, two)
-    assert [fault.value for fault in found] == [two, two]
+    assert [fault.value for fault in found] == [f"{two}:later", f"{two}:first"]
     assert all(f"the first is from {one}" in fault.reason for fault in found)
     assert "named" in faults(one, f"{one}:first")[0].reason
 
@@ -250,4 +250,21 @@ def test_all_faults_of_all_targets_are_reported_at_once(module: Module, faults: 
     """A good target beside them does not help, and a bad one hides no other."""
     good = module(JOBS)
     found = faults("no_such_module", good, f"{good}:missing", "a b", good)
-    assert [fault.value for fault in found] == ["no_such_module", f"{good}:missing", "a b", good, good]
+    assert [fault.value for fault in found] == [
+        *("no_such_module", f"{good}:missing", "a b"),
+        *(f"{good}:later", f"{good}:first"),
+    ]
+
+
+def test_each_function_of_a_module_that_is_no_job_is_a_fault_by_its_name(module: Module, faults: Faults) -> None:
+    """A module with two bad functions and a good one has two faults."""
+    name = module(
+        "from jobd import every\n"
+        "@every(1)\ndef yields(): yield\n"
+        "@every(1)\ndef good(): pass\n"
+        "@every(1)\ndef takes(x): pass\n"
+    )
+    found = {fault.value: fault.reason for fault in faults(name)}
+    assert list(found) == [f"{name}:yields", f"{name}:takes"]
+    assert "generator" in found[f"{name}:yields"]
+    assert "(x)" in found[f"{name}:takes"]

@@ -182,9 +182,12 @@ def test_several_targets_are_separated_by_blanks_of_any_kind() -> None:
 
 
 def test_the_demo_range_is_refused_upside_down() -> None:
-    """A greatest value below the least is a fault of its own, told only where both are durations."""
+    """The fault is that of the end that somebody has written, and told only where both are durations."""
     (fault,) = resolve(environment={"JOBD_DEMO_MIN": "20s"}).faults
-    assert (fault.setting, fault.value, fault.source) == ("JOBD_DEMO_MAX", "15s", "default")
+    assert (fault.setting, fault.value, fault.source) == ("JOBD_DEMO_MIN", "20s", "environment")
+    assert "15s" in fault.reason
+    (fault,) = resolve(environment={"JOBD_DEMO_MIN": "9s", "JOBD_DEMO_MAX": "8s"}).faults
+    assert (fault.setting, fault.value) == ("JOBD_DEMO_MAX", "8s")
     assert [f.setting for f in resolve(environment={"JOBD_DEMO_MIN": "20x"}).faults] == ["JOBD_DEMO_MIN"]
 
 

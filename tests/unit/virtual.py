@@ -108,6 +108,9 @@ class Line(NamedTuple):
 class Log(log.Log):
     """A log that remembers what it is told; it touches no descriptor."""
 
+    def hold(self) -> None:
+        """Nothing waits here."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop
         self.lines: list[Line] = []
