@@ -70,7 +70,7 @@ seconds, measured on the monotonic clock, and end in `_s`. Lines that a job logs
 
 Two things every log proves by itself: each `run.started` has exactly one `run.finished` with its `run_id`, before
 `daemon.stopped`, which is the last line; and each tick of each job appears exactly once, in a `run.started` or inside
-a `tick.skipped`."""
+a `tick.skipped`. (At log level `debug` or `info`, that is; the other levels hide starts and successful ends.)"""
 
 
 def events_page() -> str:
