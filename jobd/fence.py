@@ -89,6 +89,7 @@ def _stand_guard(daemon: int, lifeline: int, bound_s: float, unread_since: mmap.
         for signum in (*signals.CAUGHT, signal.SIGQUIT):
             signal.signal(signum, signal.SIG_IGN)  # a Ctrl-C is meant for the daemon
         os.chdir("/")
+        _tell_name()
         _close_all_but(lifeline, *signals.pipe())
         if _is_stuck(lifeline, bound_s, unread_since) and os.getppid() == daemon:
             os.kill(daemon, signal.SIGQUIT)
@@ -96,6 +97,15 @@ def _stand_guard(daemon: int, lifeline: int, bound_s: float, unread_since: mmap.
             os.kill(daemon, signal.SIGKILL)
     finally:
         os._exit(0)
+
+
+def _tell_name() -> None:
+    """Be told apart from the daemon in `ps -o comm` and `top` (`proc(5)`)."""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write("jobd-guard")
+    except OSError:  # no /proc
+        pass
 
 
 def _close_all_but(*kept: int) -> None:
