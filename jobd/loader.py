@@ -26,34 +26,37 @@ def load(targets: Sequence[str], interval_s: float, source: str, here: str) -> l
     if here not in sys.path:
         sys.path.insert(0, here)
     default = schedule.Every(interval_s)
-    found: list[jobs.Job] = []
+    named: dict[str, jobs.Job] = {}
     faults: list[Fault] = []
 
-    def fault(target: str, unusable: _Unusable) -> None:
-        faults.append(Fault("JOBD_JOBS", target, source, str(unusable), unusable.__cause__))
+    def fault(target: str, reason: str, raised: BaseException | None = None) -> None:
+        faults.append(Fault("JOBD_JOBS", target, source, reason, raised))
 
     for target in targets:
         try:
             functions = _functions(target)
         except _Unusable as unusable:
-            fault(target, unusable)
+            fault(target, str(unusable), unusable.__cause__)
             continue
-        for name, function in functions.items():
+        for name, function in functions:
             try:
-                found.append(_job(function, name, default))
+                job = _job(function, name, default)
             except _Unusable as unusable:
-                fault(name, unusable)
-    faults += _same_names(found, source)
+                fault(target, str(unusable) if name == target else f"{name} {unusable}")
+                continue
+            first = named.setdefault(job.name, job)
+            if first is not job:
+                fault(target, f"{name} is a second job named {job.name}, after {first.target}; names must differ")
     if faults:
         raise InvalidConfig(faults)
-    return found
+    return list(named.values())
 
 
 class _Unusable(Exception):
     """A target that gives no jobs; the cause, if there is one, was raised by the user's code."""
 
 
-def _functions(target: str) -> dict[str, object]:
+def _functions(target: str) -> list[tuple[str, object]]:
     """What the target names, each under a target of its own: ``package.module:function``."""
     if target.endswith(".toml"):
         raise _Unusable("is a file of jobs, which this version cannot read; name a package.module")
@@ -64,8 +67,8 @@ def _functions(target: str) -> dict[str, object]:
         raise _Unusable("is no target; write package.module or package.module:function")
     module = _import(name)
     if colon:
-        return {target: _attribute(module, path)}
-    found: dict[str, object] = {f"{name}:{_name(function)}": function for function in _declared_in(module)}
+        return [(target, _attribute(module, path))]
+    found: list[tuple[str, object]] = [(f"{name}:{_name(function)}", function) for function in _declared_in(module)]
     if not found:
         file = getattr(module, "__file__", None) or "no file"
         raise _Unusable(
@@ -148,15 +151,6 @@ def _refuse_arguments(function: Callable[..., Any]) -> None:
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if needed:
         raise _Unusable(f"takes arguments ({', '.join(needed)}); a job is called without any")
-
-
-def _same_names(found: list[jobs.Job], source: str) -> Iterator[Fault]:
-    first: dict[str, jobs.Job] = {}
-    for job in found:
-        other = first.setdefault(job.name, job)
-        if other is not job:
-            reason = f"declares a second job named {job.name} (the first is from {other.target}); names must differ"
-            yield Fault("JOBD_JOBS", job.target, source, reason)
 
 
 def _a(noun: str) -> str:
