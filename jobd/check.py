@@ -3,7 +3,6 @@
 May import: settings, job, clock, envfile.
 """
 
-import time
 from collections.abc import Iterator
 
 from jobd import clock, envfile, settings
@@ -31,7 +30,7 @@ def lines(resolved: Resolved, file: envfile.EnvFile, jobs: list[Job]) -> Iterato
     yield from _table([[job.name, str(job.schedule), job.kind.value, job.target] for job in jobs])
     yield ""
     yield "Next ticks, if the daemon started now"
-    wall, now = clock.Clock(), time.monotonic()
+    wall, now = clock.Clock(), clock.Real.monotonic()
     start_ns = wall.wall_ns(now)
     yield from _table(
         [[j.name, *(clock.stamp(start_ns + j.schedule.offset_ns(tick)) for tick in range(TICKS))] for j in jobs]

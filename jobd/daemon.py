@@ -13,16 +13,15 @@ import selectors
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import NoReturn
 
 from jobd import __version__, clock, events, fence, hooks, log, notify, render, runner, signals, spawner, stop, watch
-from jobd.clock import seconds
+from jobd.clock import Real, seconds
 from jobd.errors import Fault, InvalidConfig
 from jobd.exits import ExitCode
 from jobd.job import Due, Job
-from jobd.plane import JobPlane
+from jobd.plane import EventLoop, JobPlane
 from jobd.settings import Settings
 
 #: How often at most systemd is told the number of runs in flight.
@@ -41,7 +40,7 @@ class Daemon:
         self._log = to
         self._fences = fences
         self._notifier = notify.Notifier.from_environment(os.environ)
-        self._loop = asyncio.SelectorEventLoop(_selector())
+        self._loop = EventLoop(_selector())
         self._plane = JobPlane()
         self._runner = runner.Runner(self._loop, self._plane, to, settings.max_running)
         self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer)
@@ -212,4 +211,4 @@ def _selector() -> selectors.BaseSelector:
 
 
 def _uptime_s() -> float:
-    return seconds(time.monotonic() - signals.held_since)
+    return seconds(Real.monotonic() - signals.held_since)

@@ -1,6 +1,6 @@
 """The last fences: they end the process when nothing in Python can any more.
 
-May import: descriptors, signals.
+May import: clock, descriptors, signals.
 
 Code that holds the GIL for good (a C extension in an endless loop) stops every thread of the process, the control
 plane included. Two fences need no GIL:
@@ -22,11 +22,11 @@ import os
 import select
 import signal
 import struct
-import time
 from itertools import pairwise
 from typing import NoReturn
 
 from jobd import descriptors, signals
+from jobd.clock import Real
 
 #: How often the guard looks whether a signal has been read.
 LOOK_EVERY_S = 0.05
@@ -58,7 +58,7 @@ class LastFences:
     def unread_s(self) -> float:
         """How long ago the stop signal came that has just been read, if that is worth telling; otherwise 0."""
         since: float = _INSTANT.unpack(self._unread_since)[0]
-        return time.monotonic() - since if since else 0.0
+        return Real.monotonic() - since if since else 0.0
 
     def arm(self, within_s: float) -> None:
         """End the process with `ExitCode.FENCED`, `within_s` from now."""
@@ -78,7 +78,7 @@ class LastFences:
             for _ in range(20):  # it takes less than a millisecond, and nothing here waits without a limit
                 if os.waitpid(self._guard, os.WNOHANG)[0]:
                     return
-                time.sleep(0.001)
+                Real.sleep(0.001)
         except OSError:  # somebody's os.wait() has seen its end
             pass
 
@@ -93,7 +93,7 @@ def _stand_guard(daemon: int, lifeline: int, bound_s: float, unread_since: mmap.
         _close_all_but(lifeline, *signals.pipe())
         if _is_stuck(lifeline, bound_s, unread_since) and os.getppid() == daemon:
             os.kill(daemon, signal.SIGQUIT)
-            time.sleep(LOOK_EVERY_S)
+            Real.sleep(LOOK_EVERY_S)
             os.kill(daemon, signal.SIGKILL)
     finally:
         os._exit(0)
@@ -123,12 +123,12 @@ def _is_stuck(lifeline: int, bound_s: float, unread_since: mmap.mmap) -> bool:
     while waited_s < bound_s:
         if any(fd == lifeline for fd, _ in poller.poll()):
             return False
-        before = time.monotonic()
-        time.sleep(LOOK_EVERY_S)
+        before = Real.monotonic()
+        Real.sleep(LOOK_EVERY_S)
         if not signals.stop_waits():
             waited_s = 0.0
             continue
         if not waited_s:
             unread_since[:] = _INSTANT.pack(before)
-        waited_s += min(time.monotonic() - before, 2 * LOOK_EVERY_S)
+        waited_s += min(Real.monotonic() - before, 2 * LOOK_EVERY_S)
     return True

@@ -1,6 +1,6 @@
 """The job plane: an event loop in a daemon thread of its own, which runs nothing but user code.
 
-Imports nothing of ours. The control plane hands batches of calls over and asks how the plane is; it never waits for
+May import: clock. The control plane hands batches of calls over and asks how the plane is; it never waits for
 it.
 
 Tricky: a coroutine may block the loop for as long as it likes, call its ``stop()``, or let SystemExit through it.
@@ -12,16 +12,23 @@ import asyncio
 import os
 import selectors
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, TypeVar
 
+from jobd.clock import Real
+
 Item = TypeVar("Item")
 
 #: Calls made in one turn of the loop: so many at once delay what else is due, fewer cost more turns.
 CALLS_PER_TURN = 64
+
+
+class EventLoop(asyncio.SelectorEventLoop):
+    """The loop of either plane; what a job does to the module `time` does not change what time it is here."""
+
+    time = Real.monotonic
 
 
 class _Selector(selectors.DefaultSelector):
@@ -39,7 +46,7 @@ class _Selector(selectors.DefaultSelector):
         try:
             return super().select(timeout)
         finally:
-            self.busy_since = time.monotonic()
+            self.busy_since = Real.monotonic()
 
 
 class JobPlane:
@@ -48,7 +55,7 @@ class JobPlane:
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Make the plane; it turns once `start` is called. A `loop` that is given turns by itself (for tests)."""
         self._selector = _Selector()
-        self.loop = loop or asyncio.SelectorEventLoop(self._selector)
+        self.loop = loop or EventLoop(self._selector)
         self._calls: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._taking = False
         self._turns_taken = 0
@@ -72,7 +79,7 @@ class JobPlane:
     def held_for(self) -> float:
         """For how many seconds one callback has held the loop; 0 while it turns."""
         since = self._selector.busy_since
-        return 0.0 if since is None else max(0.0, time.monotonic() - since)
+        return 0.0 if since is None else max(0.0, Real.monotonic() - since)
 
     @property
     def unheard(self) -> int | None:

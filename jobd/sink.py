@@ -1,6 +1,6 @@
 """The log's way out: whole lines onto a descriptor, in order, without anybody ever waiting for the reader.
 
-May import: descriptors.
+May import: clock, descriptors.
 
 A line is written at once by whoever logs it, so that it is out even if the next thing that thread does is kill the
 process. Only when the reader is slow do lines wait: in a queue, emptied by a writer thread, bounded in bytes, the
@@ -24,12 +24,12 @@ import select
 import socket
 import stat
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
 from jobd import descriptors
+from jobd.clock import Real
 
 #: How many bytes may wait for a slow reader.
 MAX_WAITING_BYTES = 16 * 1024 * 1024
@@ -94,7 +94,7 @@ class Sink:
 
         When the time is nearly over and the reader is still behind, the older lines are given up for the last one.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = Real.monotonic() + timeout_s
         self._hurry_at = deadline - LAST_LINE_S  # whoever has the lock then sheds: perhaps amid a long queue
         self._last = line
         self._lines.append(line)
@@ -104,16 +104,16 @@ class Sink:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything so far is out; whether that was so within `timeout_s`."""
-        return self._flush(time.monotonic() + timeout_s)
+        return self._flush(Real.monotonic() + timeout_s)
 
     def _flush(self, deadline: float) -> bool:
         while self._lines or self._rest:
-            if self._gone or time.monotonic() >= deadline:
+            if self._gone or Real.monotonic() >= deadline:
                 return False
             before = len(self._lines)
             self._write_waiting()
             if len(self._lines) == before and _writable(self._fd, 0.02):
-                time.sleep(0.002)  # another thread is at it, or the disk is full
+                Real.sleep(0.002)  # another thread is at it, or the disk is full
         return True
 
     def _write_waiting(self) -> None:
@@ -161,7 +161,7 @@ class Sink:
         """Take lines off the queue: as many as fit into one write, at least one."""
         if self._sealed:
             self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
-        elif time.monotonic() >= self._hurry_at:
+        elif Real.monotonic() >= self._hurry_at:
             self._give_up(0)
         lines: list[bytes] = []
         room = self._most
@@ -217,7 +217,7 @@ class Sink:
                 except Exception:  # no memory, say; without this thread nothing would ever leave again
                     pass
                 if self._congested and (len(self._lines), len(self._rest)) >= before:
-                    time.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
+                    Real.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
 
 
 def _open(fd: int) -> tuple[int, Callable[[bytes], int], int]:

@@ -14,13 +14,12 @@ sequence runs through in one call, in whichever thread reads the signals.
 import asyncio
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from jobd import events, log, render, signals
-from jobd.clock import seconds
+from jobd.clock import Real, seconds
 from jobd.exits import ExitCode
 from jobd.notify import Notifier
 from jobd.settings import Settings
@@ -226,7 +225,7 @@ class StopSequence:
             events.DAEMON_STOPPED,
             FLUSH_S,
             exit_code=int(self._verdict),
-            uptime_s=seconds(time.monotonic() - signals.held_since),
+            uptime_s=seconds(Real.monotonic() - signals.held_since),
             shutdown_s=self._shutdown_s(),
             runs={outcome.value: count for outcome, count in self._runner.outcomes.items()},
         )

@@ -56,8 +56,8 @@ def test_durations_are_shown_to_the_microsecond() -> None:
 def clocks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The wall clock and the monotonic clock, to be set at will, in nanoseconds."""
     times = {"wall": 1_000_000 * _SECOND_NS, "monotonic": 500 * _SECOND_NS}
-    monkeypatch.setattr(time, "time_ns", lambda: times["wall"])
-    monkeypatch.setattr(time, "monotonic_ns", lambda: times["monotonic"])
+    monkeypatch.setattr(clock.Real, "time_ns", lambda: times["wall"])
+    monkeypatch.setattr(clock.Real, "monotonic_ns", lambda: times["monotonic"])
     return times
 
 
