@@ -92,6 +92,7 @@ def _run(configuration: _Configuration) -> int:
         fences = fence.LastFences(stop.bound_s(now))  # before the log, which has a thread
         to = log.Log(now.log_level, now.log_format)
         parts = daemon.Daemon(now, to, fences)
+        to.divert()
     except (OSError, RuntimeError, MemoryError) as error:  # no descriptor or no thread is to be had
         return _cannot_start(error)
 

@@ -16,13 +16,15 @@ class Event:
     meaning: str
     #: What each field beside ``timestamp``, ``level`` and ``event`` holds.
     fields: dict[str, str] = field(default_factory=dict)
+    #: Whether a job may cause any number of them, so that they are the first to go when the log's reader is too slow.
+    spare: bool = False
 
 
 REGISTER: list[Event] = []
 
 
-def _event(name: str, level: str, meaning: str, **fields: str) -> Event:
-    event = Event(name, level, meaning, fields)
+def _event(name: str, level: str, meaning: str, *, spare: bool = False, **fields: str) -> Event:
+    event = Event(name, level, meaning, fields, spare)
     REGISTER.append(event)
     return event
 
@@ -81,6 +83,17 @@ JOB_BLOCKING = _event(
     job=f"{_JOB}, null where it cannot be known", run_id="which run, null where it cannot be known",
     blocked_s="for how long so far", stack=_STACK,
 )  # fmt: skip
+JOB_OVERLAPPING = _event(
+    "job.overlapping", "warning", "Runs of this job pile up; told when there are 10 at once, and at each doubling. "
+    "`JOBD_MAX_RUNNING` sets a limit.",
+    job=_JOB, running="number of its runs in flight",
+)  # fmt: skip
+JOB_OUTPUT = _event(
+    "job.output", "info", "Somebody has printed a line: a job, a library, a child.",
+    job=f"{_JOB}, null where it cannot be known", run_id="which run, null where it cannot be known",
+    stream="`stdout` or `stderr`", line="the line without its end; one longer than 8 KiB comes in pieces",
+    spare=True,
+)  # fmt: skip
 SHUTDOWN_REQUESTED = _event(
     "shutdown.requested", "info", "A stop was asked for; from here on no run starts.",
     signal="by which signal; null if jobd itself has failed", running=_RUNNING,
@@ -118,9 +131,9 @@ LOG_DROPPED = _event(
 )  # fmt: skip
 STRAY_ERROR = _event(
     "stray.error", "error", "An error outside any run: in a thread or a finaliser of a job's making, say.",
-    where="what Python was doing", error=_ERROR, traceback=_TRACEBACK,
+    where="what Python was doing", error=_ERROR, traceback=_TRACEBACK, spare=True,
 )  # fmt: skip
 STRAY_WARNING = _event(
     "stray.warning", "warning", "A warning that Python issued (`warnings.warn`).",
-    message="the warning", category="its class", where="file and line",
+    message="the warning", category="its class", where="file and line", spare=True,
 )  # fmt: skip

@@ -1,14 +1,13 @@
 """The log: everything that the daemon, its jobs and their libraries say, as lines of one stream.
 
-May import: events, render, sink, clock, run (for the run that a line belongs to).
+May import: events, render, sink, output, clock, run (for the run that a line belongs to).
 
 Two structlog pipelines of one processor each end in the same sink: `emit` for the daemon's own events, and the one
 that `structlog.get_logger()` gives to jobs, which also takes what comes through stdlib logging. The daemon's own
 does not depend on structlog's global configuration, so a job that configures structlog for itself does not touch
-it.
+it. What is printed, by whomever, comes from `output` and joins in as an event of its own.
 """
 
-import io
 import logging
 import os
 import re
@@ -18,15 +17,19 @@ from typing import Any
 
 import structlog
 
-from jobd import clock, events, render
+from jobd import clock, events, output, render
 from jobd import run as runs
-from jobd.sink import Sink
+from jobd.run import Run
+from jobd.sink import Sink, Spare
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _DESCENDING = tuple(reversed(LEVELS.items()))
 
 #: What a plain `logging.LogRecord` holds; anything else on one came in through ``extra=``.
 _RECORD_FIELDS = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
+
+#: How long the last line waits for what has been printed and not read yet.
+OUTPUT_S = 0.05
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -35,20 +38,31 @@ class Log:
     """The open log of this process."""
 
     def __init__(self, level: str, layout: str) -> None:
-        """Take over stdout for lines of `level` and above; `layout` is ``json``, ``console`` or ``auto``.
-
-        From here on, what anybody else writes to stdout goes to stderr.
-        """
+        """Write lines of `level` and above to stdout; `layout` is ``json``, ``console`` or ``auto``."""
         self._render = _for_people if _is_console(layout) else render.line
         self._sink = Sink(1, self._dropped_line)
-        _divert_stdout()
+        self._output: output.Output | None = None
         self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
         self._own = self._logger(self._sink.write)
+        self._spare = self._logger(self._write_spare)
         self._take_job_lines(LEVELS[level])
+
+    def divert(self) -> None:
+        """Make lines of what anybody prints, so that nothing but this log ever reaches its reader.
+
+        Raises `OSError` or `RuntimeError` where no descriptor or no thread is to be had.
+        """
+        self._output = output.Output(self._printed)
+
+    def mend(self) -> None:
+        """Restore standard descriptors that somebody has closed."""
+        if self._output:
+            self._output.mend()
 
     def emit(self, event: events.Event, /, *, level: str | None = None, **fields: Any) -> None:
         """Log one of the daemon's own events. Never waits, never raises."""
-        getattr(self._own, level or event.level)(event.name, **fields)
+        logger = self._spare if event.spare else self._own
+        getattr(logger, level or event.level)(event.name, **fields)
 
     def hold(self) -> None:
         """Let lines wait until `finish`: each write gives the GIL away, and many busy threads want it."""
@@ -56,6 +70,8 @@ class Log:
 
     def finish(self, event: events.Event, timeout_s: float, /, **fields: Any) -> None:
         """Log the last line and wait, `timeout_s` at most, until the reader has been given everything."""
+        if self._output:
+            self._output.finish(OUTPUT_S)
         lines: list[bytes] = []
         getattr(self._logger(lines.append), event.level)(event.name, **fields)
         self._sink.finish(b"".join(lines), timeout_s)
@@ -75,10 +91,22 @@ class Log:
             processors=[self._job_line],
             wrapper_class=self._wrapper,
             context_class=dict,
-            logger_factory=lambda *args: _Lines(self._sink.write),
+            logger_factory=lambda *args: _Lines(self._write_spare),
             cache_logger_on_first_use=True,
         )
         logging.basicConfig(handlers=[_Bridge(self._take_record)], level=level, force=True)
+
+    def _printed(self, run: Run | None, stream: str, line: bytes) -> None:
+        self.emit(
+            events.JOB_OUTPUT,
+            job=run.job if run else None,
+            run_id=run.run_id if run else None,
+            stream=stream,
+            line=line.decode("utf-8", "backslashreplace"),
+        )
+
+    def _write_spare(self, line: bytes) -> None:
+        self._sink.write(Spare(line))
 
     def _own_line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
         return self._render({"timestamp": clock.now(), "level": level, "event": fields.pop("event"), **fields})
@@ -98,7 +126,7 @@ class Log:
 
     def _take_record(self, record: logging.LogRecord) -> None:
         level = next((name for name, number in _DESCENDING if number <= record.levelno), "debug")
-        self._sink.write(self._job_line(None, level, _fields(record)))
+        self._write_spare(self._job_line(None, level, _fields(record)))
 
     def _dropped_line(self, count: int) -> bytes:
         event = events.LOG_DROPPED
@@ -151,14 +179,6 @@ def _exception(exc_info: Any) -> BaseException | None:
             return None
         case _:
             return sys.exc_info()[1]
-
-
-def _divert_stdout() -> None:
-    """Make descriptor 1 mean stderr, so that nothing but log lines ever reaches the log's reader."""
-    os.dup2(2, 1)
-    # Without a buffer: what is in one when the process leaves is lost, and flushing it then could wait for ever.
-    raw = io.FileIO(1, "wb", closefd=False)
-    sys.stdout = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
 
 
 def _is_console(layout: str) -> bool:

@@ -85,6 +85,7 @@ class Run:
         "due",
         "first_tick",
         "of",
+        "printed",
         "run_id",
         "scheduled_ns",
         "started",
@@ -109,6 +110,8 @@ class Run:
         #: Whether jobd has cancelled it; set by whoever executes it, so that its outcome can be told truthfully.
         self.cancelled = False
         self.stop_asked = False
+        #: What it has printed since its last end of a line, by thread and stream: what cuts that into lines.
+        self.printed: dict[tuple[int, str], Any] | None = None
         self._stopping: Stopping | None = None
 
     @property
@@ -143,6 +146,11 @@ class Run:
     def scheduled(self) -> str:
         """The tick's instant as the log shows it."""
         return clock.stamp(self.scheduled_ns)
+
+    def end_printed(self) -> None:
+        """Let a line that it has begun to print come out without an end; it has ended."""
+        for start in list(self.printed.values()) if self.printed else ():
+            start.end()
 
     def __repr__(self) -> str:
         return f"<run {self.run_id} of {self.job}, tick {self.tick}>"

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -40,6 +41,8 @@ _LEVELS = {
 }
 #: How many runs a line about many names.
 _NAMED = 20
+#: From how many runs of one job at once they are said to pile up. Fewer are what overlapping on purpose looks like.
+_MANY = 10
 
 
 class Runner:
@@ -58,6 +61,7 @@ class Runner:
         self._closed = False
         self._offered: dict[Job, Run] = {}
         self._in_flight: dict[str, Run] = {}
+        self._overlaps: dict[Job, _Overlap] = {}
         self._ended: deque[tuple[Run, invoke.Ending, float]] = deque()
         self._collecting = False
         self._context = contextvars.Context()
@@ -91,6 +95,7 @@ class Runner:
                         continue
                     run = self._offered[row.job] = Run(row.job, self._run_ids(), row.first, row.last)
                     batch.append(run)
+                    self._overlap(row.job)
                 run.tick, run.due, run.scheduled_ns = row.last, row.due, row.scheduled_ns
         self._executor.start(batch)
 
@@ -119,6 +124,8 @@ class Runner:
         frames = sys._current_frames()
         for run in self.oldest():
             stack = self.stack(run, frames)
+            if run.printed:
+                run.end_printed()
             self._log.emit(events.SHUTDOWN_ABANDONED, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=stack)
             self._finish(run, invoke.ABANDONED, self._loop.time())
 
@@ -154,6 +161,14 @@ class Runner:
                 events.RUN_IN_FLIGHT, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=self.stack(run)
             )
 
+    def _overlap(self, job: Job) -> None:
+        """Count another run of the job, and warn as they grow more."""
+        overlap = self._overlaps.setdefault(job, _Overlap())
+        overlap.runs += 1
+        if overlap.runs == overlap.tell_at:
+            overlap.tell_at *= 2
+            self._log.emit(events.JOB_OVERLAPPING, job=job.name, running=overlap.runs)
+
     def _full(self) -> bool:
         return self._max_running is not None and len(self._in_flight) + len(self._offered) >= self._max_running
 
@@ -182,6 +197,8 @@ class Runner:
 
     def _end(self, run: Run, ending: invoke.Ending) -> None:
         """On the thread that executed the run: hand its ending to the control plane, in one hop for many."""
+        if run.printed:
+            run.end_printed()
         self._ended.append((run, ending, self._loop.time()))
         if not self._collecting:
             self._collecting = True
@@ -202,6 +219,10 @@ class Runner:
         if self._in_flight.pop(run.run_id, None) is None:
             return  # abandoned before it ended after all
         self.outcomes[ending.outcome] += 1
+        overlap = self._overlaps[run.of]
+        overlap.runs -= 1
+        if not overlap.runs:
+            del self._overlaps[run.of]
         self._log.emit(
             events.RUN_FINISHED,
             level=_LEVELS[ending.outcome],
@@ -220,6 +241,14 @@ class Runner:
 
     def _skip(self, job: Job, first: int, last: int, reason: str) -> None:
         self._log.emit(events.TICK_SKIPPED, job=job.name, tick=first, count=last - first + 1, reason=reason)
+
+
+@dataclass(slots=True)
+class _Overlap:
+    """The runs of one job that have been offered and have not ended."""
+
+    runs: int = 0
+    tell_at: int = _MANY
 
 
 def _run_ids() -> Callable[[], str]:

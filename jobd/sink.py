@@ -3,8 +3,8 @@
 May import: clock, descriptors.
 
 A line is written at once by whoever logs it, so that it is out even if the next thing that thread does is kill the
-process. Only when the reader is slow do lines wait: in a queue, emptied by a writer thread, bounded in bytes, the
-oldest given up first and counted.
+process. Only when the reader is slow do lines wait: in a queue, emptied by a writer thread, bounded in bytes. When it
+is full, the oldest lines of jobs are given up and counted, and only when there are no more of them, the daemon's own.
 
 Tricky:
 
@@ -38,10 +38,15 @@ PIPE_WRITE_BYTES = select.PIPE_BUF
 WRITE_BYTES = 65_536
 #: How long to leave a full disk alone before trying again.
 RETRY_S = 0.25
-#: What the last line may still take when the rest has had to be given up.
+#: What is left to the daemon's own lines when those of jobs have had to be given up, and then to the last line.
+OWN_LINES_S = 0.2
 LAST_LINE_S = 0.1
 #: Errors after which nobody will read this descriptor again.
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EIO, errno.ENXIO})
+
+
+class Spare(bytes):
+    """A line that is given up before others: one of a job's, of which there may be any number."""
 
 
 class Sink:
@@ -63,7 +68,7 @@ class Sink:
         self._gone = False
         self._held = False
         self._last: bytes | None = None
-        #: From when on everything but the last line is given up.
+        #: From when on the lines of jobs are given up, and soon after that everything but the last line.
         self._hurry_at = math.inf
         self._sealed = False
         self._wake = threading.Event()
@@ -92,14 +97,13 @@ class Sink:
     def finish(self, line: bytes, timeout_s: float) -> bool:
         """Write a last line and everything before it; whether that was done within `timeout_s`.
 
-        When the time is nearly over and the reader is still behind, the older lines are given up for the last one.
+        When the time is nearly over and the reader is still behind, the lines of jobs are given up for the daemon's
+        own, and these in the end for the last one.
         """
         deadline = Real.monotonic() + timeout_s
-        self._hurry_at = deadline - LAST_LINE_S  # whoever has the lock then sheds: perhaps amid a long queue
+        self._hurry_at = deadline - OWN_LINES_S  # whoever has the lock then sheds: perhaps amid a long queue
         self._last = line
         self._lines.append(line)
-        if self._flush(self._hurry_at):
-            return True
         return self._flush(deadline)
 
     def flush(self, timeout_s: float) -> bool:
@@ -161,8 +165,8 @@ class Sink:
         """Take lines off the queue: as many as fit into one write, at least one."""
         if self._sealed:
             self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
-        elif Real.monotonic() >= self._hurry_at:
-            self._give_up(0)
+        elif (now := Real.monotonic()) >= self._hurry_at:
+            self._give_up(0, spare_only=now < self._hurry_at + OWN_LINES_S - LAST_LINE_S)
         lines: list[bytes] = []
         room = self._most
         if self._dropped:
@@ -179,7 +183,7 @@ class Sink:
         return b"".join(lines)
 
     def _shed(self, keep_bytes: int) -> None:
-        """Give up the oldest lines until `keep_bytes` are left, but never the last line."""
+        """Give up lines until `keep_bytes` are left, but never the last line."""
         if not self._lock.acquire(blocking=False):
             return  # whoever has it is writing; the next line tries again
         try:
@@ -187,11 +191,23 @@ class Sink:
         finally:
             self._lock.release()
 
-    def _give_up(self, keep_bytes: int) -> None:
-        waiting = sum(map(len, self._lines))
-        while waiting > keep_bytes and self._lines and self._lines[0] is not self._last:
-            waiting -= len(self._lines.popleft())
-            self._dropped += 1
+    def _give_up(self, keep_bytes: int, *, spare_only: bool = False) -> None:
+        """With the lock: forget the oldest lines until `keep_bytes` are left, those of jobs first."""
+        lines = list(self._lines)
+        known = len(lines)
+        waiting = sum(map(len, lines))
+        for spare in (True,) if spare_only else (True, False):
+            kept: list[bytes] = []
+            for line in lines:
+                if waiting > keep_bytes and isinstance(line, Spare) is spare and line is not self._last:
+                    waiting -= len(line)
+                else:
+                    kept.append(line)
+            lines = kept
+        for _ in range(known):  # RACE: lines that have been appended meanwhile stay where they are
+            self._lines.popleft()
+        self._lines.extendleft(reversed(lines))
+        self._dropped += known - len(lines)
         self._waiting_bytes = waiting
 
     def _forked(self) -> None:

@@ -66,6 +66,7 @@ class Watch:
     def _look(self) -> None:
         signals.reassert()
         restore_recursion_limit()
+        self._log.mend()
         held_s = self._plane.held_for()
         self._listen_for_deafness(held_s)
         if held_s < HELD_S:

@@ -24,26 +24,6 @@ def logged(launch: Launcher, code: str, level: str = "info") -> Daemon:
     return daemon
 
 
-@pytest.mark.parametrize("kind", ["async def", "def"], ids=["coroutine", "function"])
-def test_print_goes_to_stderr(launch: Launcher, kind: str) -> None:
-    """What a job prints, writes to descriptor 1 or has a child print, is no line of the log."""
-    daemon = launch(
-        f"""
-        print("at import")
-        @every("1h")
-        {kind} job():
-            print('{{"event": "printed"}}')
-            sys.stdout.write("no end of line\\n")
-            os.write(1, b"descriptor\\n")
-            subprocess.run(["echo", "child"])
-        """
-    )
-    daemon.wait_for("run.finished", outcome="succeeded")
-    assert daemon.stop() == 0
-    printed = ["at import", '{"event": "printed"}', "no end of line", "descriptor", "child"]
-    daemon.assert_log_is_consistent(stderr="\n".join(printed) + "\n")
-
-
 def test_lines_of_a_job_name_it(launch: Launcher) -> None:
     """structlog and stdlib logging in a job carry `job` and `run_id`; outside of one they do not."""
     daemon = launch(

@@ -1,5 +1,6 @@
 """The log's way out: nobody waits for its reader, and nothing that was said is lost without a word."""
 
+import contextlib
 import os
 import pty
 import re
@@ -14,16 +15,27 @@ from .conftest import Launcher
 from .consistency import assert_consistent
 from .harness import JOBD, Daemon, Log, becoming_jobd, parsed, poll
 
-#: Shows on stderr that runs go on, whatever becomes of the log.
-BEAT = """
+#: Lets a job tell the test something, whatever becomes of the log.
+TELL = """
+told = os.open("told", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def tell(word): os.write(told, word.encode() + b"\\n")
+"""
+#: Tells that runs go on.
+BEAT = f"""{TELL}
 @every("0.1")
-async def beat(): os.write(2, b"beat\\n")
+async def beat(): tell("beat")
 """
 
 
+def has_told(daemon: Daemon) -> list[str]:
+    """What jobs have told so far."""
+    told = daemon.directory / "told"
+    return told.read_text().splitlines() if told.exists() else []
+
+
 def beats(daemon: Daemon) -> int:
-    """How many runs have shown themselves on stderr."""
-    return daemon.stderr.count("beat\n")
+    """How many runs have told of themselves."""
+    return has_told(daemon).count("beat")
 
 
 def assert_goes_on(daemon: Daemon, *, within: float | None = None) -> None:
@@ -31,7 +43,7 @@ def assert_goes_on(daemon: Daemon, *, within: float | None = None) -> None:
     so_far = beats(daemon)
     poll(lambda: beats(daemon) >= so_far + 3, "runs go on")
     assert daemon.stop(within=within) == 0
-    assert set(daemon.stderr.splitlines()) == {"beat"}
+    assert daemon.stderr == ""
 
 
 def test_slow_reader_loses_nothing(launch: Launcher) -> None:
@@ -41,12 +53,12 @@ def test_slow_reader_loses_nothing(launch: Launcher) -> None:
         @every("1h")
         def chatter():
             for number in range(8000): log.info("line", number=number, pad="x" * 200)
-            os.write(2, b"said\\n")
+            tell("said")
         """,
         beside=BEAT,
         read=False,
     )
-    poll(lambda: "said" in daemon.stderr, "everything is said while nobody listens")
+    poll(lambda: "said" in has_told(daemon), "everything is said while nobody listens")
     so_far = beats(daemon)
     poll(lambda: beats(daemon) >= so_far + 15, "ticks go on while nobody listens")
     daemon.read()
@@ -93,11 +105,12 @@ def test_endless_chatter_into_a_stalled_reader_is_bounded(launch: Launcher) -> N
         @every("1h")
         def chatter():
             for number in range(1500): log.info("line", number=number, pad="x" * 20_000)
-            os.write(2, b"said\\n")
+            tell("said")
         """,
+        beside=TELL,
         read=False,
     )
-    poll(lambda: "said" in daemon.stderr, "everything is said")
+    poll(lambda: "said" in has_told(daemon), "everything is said")
     assert resident_mb(daemon.pid) < 120
     daemon.read()
     daemon.wait_for("line", number=1499)
@@ -245,31 +258,16 @@ def test_no_descriptor_is_left(launch: Launcher) -> None:
     assert_consistent(daemon.lines)
 
 
-@pytest.mark.parametrize("kind", ["async def", "def"], ids=["coroutine", "function"])
-def test_stalled_reader_of_stderr_does_not_delay_the_stop(launch: Launcher, kind: str) -> None:
-    """Jobs that print into a full pipe hang there; the stop abandons them, on time, with 3."""
-    read_end, write_end = os.pipe()
-    daemon = launch(
-        f"@every('0.1')\n{kind} printer():\n    log.info('prints')\n    while True: print('x' * 1000)",
-        stderr=write_end,
-        JOBD_GRACE_PERIOD="0.3",
-        JOBD_CANCEL_TIMEOUT="0.3",
-    )
-    os.close(write_end)
-    daemon.wait_for("prints")
-    assert daemon.stop() == 3
-    assert_consistent(daemon.lines)
-    os.close(read_end)
-
-
 def test_stalled_reader_of_stderr_does_not_hold_the_last_fence(launch: Launcher) -> None:
     """What the last fence has to tell may not keep it from ending the process, on time, with 1."""
     read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_end, b"x" * 1000)
+    os.set_blocking(write_end, True)
     daemon = launch(
         """
-        @every("1h")
-        def fill():
-            while True: os.write(2, b"x" * 1000)
         @every("1h")
         def hold():
             current_run().stopping.wait()
@@ -280,8 +278,7 @@ def test_stalled_reader_of_stderr_does_not_hold_the_last_fence(launch: Launcher)
         JOBD_CANCEL_TIMEOUT="0.3",
     )
     os.close(write_end)
-    for job in ("fill", "hold"):
-        daemon.wait_for("run.started", job=job)
+    daemon.wait_for("run.started")
     assert daemon.stop() == 1
     os.close(read_end)
 

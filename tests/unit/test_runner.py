@@ -107,6 +107,24 @@ def test_runs_of_one_job_may_overlap(loop: VirtualLoop, runner: Runner, to: Log)
     assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [0, 1, 2]
 
 
+def test_runs_that_pile_up_are_told_at_each_doubling(loop: VirtualLoop, runner: Runner, to: Log) -> None:
+    """One warning at ten runs of a job, one at twenty; other jobs do not count, and who has ended all begins anew."""
+    job, other = job_of(long), job_of(nothing)
+    for tick in range(25):
+        runner.offer([row(job, tick), row(other, tick)])
+        loop.pass_time(2)
+    assert [(fields["job"], fields["running"]) for fields in to.of(events.JOB_OVERLAPPING)] == [
+        (job.name, 10),
+        (job.name, 20),
+    ]
+    loop.pass_time(120)
+    assert runner.running == 0
+    for tick in range(25, 36):
+        runner.offer([row(job, tick)])
+        loop.pass_time(2)
+    assert [fields["running"] for fields in to.of(events.JOB_OVERLAPPING)] == [10, 20, 10]
+
+
 def test_run_ids_are_unique(loop: VirtualLoop, runner: Runner, to: Log) -> None:
     """Each run has its own, also beside those of another daemon."""
     other = Runner(loop, JobPlane(loop), to)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobd import sink
-from jobd.sink import Sink
+from jobd.sink import Sink, Spare
 
 from .helpers import LIMIT_S, python
 
@@ -144,6 +144,19 @@ def test_memory_is_bounded_by_giving_up_the_oldest(pipe: Pipe, monkeypatch: pyte
     assert numbers == sorted(set(numbers))
     gaps = [b - a - 1 for a, b in itertools.pairwise(numbers) if b - a > 1]
     assert sum(gaps) == told
+
+
+def test_lines_of_jobs_are_given_up_before_the_daemons_own(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of spare lines costs none of the others; the order of what is left stays."""
+    monkeypatch.setattr(sink, "MAX_WAITING_BYTES", 200_000)
+    to = Sink(pipe.writing, dropped)
+    for n in range(20_000):
+        to.write(Spare(line(n)) if n % 100 else line(n))
+    lines = pipe.read(lambda data: data.endswith(line(19_999))).splitlines(keepends=True)
+    numbers = [number(text) for text in lines if not text.startswith(b"dropped")]
+    assert numbers == sorted(set(numbers))
+    assert {n for n in numbers if n % 100 == 0} == set(range(0, 20_000, 100))
+    assert len(numbers) + sum(int(text.split()[1]) for text in lines if text.startswith(b"dropped")) == 20_000
 
 
 def test_the_last_line_survives_a_reader_that_is_behind(pipe: Pipe) -> None:
@@ -446,7 +459,7 @@ def test_a_write_that_takes_only_a_part_is_finished_first(monkeypatch: pytest.Mo
 
 _FORK = """
 import os, sys, threading
-from jobd.sink import Sink
+from jobd.sink import Sink, Spare
 to = Sink(1, lambda count: b"dropped %d\\n" % count)
 stop = threading.Event()
 def write():
@@ -478,7 +491,7 @@ def test_a_fork_in_the_middle_of_a_write_hangs_nobody() -> None:
 
 _FORK_BEHIND = """
 import os, time
-from jobd.sink import Sink
+from jobd.sink import Sink, Spare
 reading, writing = os.pipe()
 to = Sink(writing, lambda count: b"dropped %d\\n" % count)
 while to.flush(0):
