@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help run test check lint types layers docs clean
+.PHONY: help run test check lint types layers audit docs clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -26,6 +26,10 @@ types: $(INSTALLED) ## strict types
 
 layers: $(INSTALLED) ## imports go downwards only
 	@$(BIN)/lint-imports --no-logo
+
+audit: $(INSTALLED) ## ask the package index for known holes in what is installed
+	@$(BIN)/python -m pip install --quiet pip-audit
+	@$(BIN)/pip-audit --skip-editable
 
 docs: $(INSTALLED) ## write the pages and files that derive from the code
 	@$(BIN)/python docs/generate.py

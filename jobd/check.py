@@ -1,11 +1,11 @@
 """`jobd check`: what the daemon would run with and when, for people to read; starts nothing.
 
-May import: settings, job, clock, envfile.
+May import: settings, job, clock, envfile, render.
 """
 
 from collections.abc import Iterator
 
-from jobd import clock, envfile, settings
+from jobd import clock, envfile, render, settings
 from jobd.job import Job
 from jobd.settings import DECLARED, Resolved
 
@@ -43,6 +43,7 @@ def _setting_row(key: str, resolved: Resolved) -> list[str]:
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
+    rows = [[render.printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

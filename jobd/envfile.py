@@ -8,6 +8,7 @@ its line. Values are taken as they are: ``${HOME}`` is not expanded.
 """
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from io import StringIO
@@ -21,6 +22,8 @@ from jobd.errors import Fault, InvalidConfig
 MAX_BYTES = 262_144
 #: An unclosed quote makes the parser read to the end of the file; after so many faults the rest is not worth it.
 MAX_FAULTS = 10
+#: What a faulty line begins with if it was meant for an assignment.
+_NAME = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)(?:\s*[=:]|$)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,14 @@ def _parse(text: str, shown: str) -> EnvFile:
         blank = len(original) - len(original.lstrip())
         source = f"{shown} line {binding.original.line + original[:blank].count(chr(10))}"
         if binding.error or (binding.key is not None and binding.value is None):
-            written = original.strip()[:200]
-            faults.append(Fault(shown, written, source, "is no assignment; write NAME=value, and close every quote"))
+            faults.append(
+                Fault(
+                    shown,
+                    _masked(original.strip()),
+                    source,
+                    "is no assignment; write NAME=value, and close every quote",
+                )
+            )
             if len(faults) == MAX_FAULTS:
                 break
         elif binding.key is not None and binding.value is not None:
@@ -95,3 +104,16 @@ def _parse(text: str, shown: str) -> EnvFile:
     if faults:
         raise InvalidConfig(faults)
     return file
+
+
+def _masked(written: str) -> str:
+    """What may be shown of a faulty piece of the file: of what is not jobd's own it may be a secret."""
+    line = written.partition("\n")[0]
+    name = _NAME.match(line)
+    if name is None:
+        return "***"
+    if name[1].startswith("JOBD_"):
+        return line[:200]
+    if name[0] == line:
+        return line if name[1].isupper() else "***"  # a name alone, by the look of it
+    return f"{name[0]}***"

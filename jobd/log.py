@@ -10,7 +10,6 @@ it. What is printed, by whomever, comes from `output` and joins in as an event o
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -30,8 +29,6 @@ _RECORD_FIELDS = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))
 
 #: How long the last line waits for what has been printed and not read yet.
 OUTPUT_S = 0.05
-
-_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Log:
@@ -200,7 +197,10 @@ def _console_line(fields: dict[str, Any]) -> bytes:
     error = tame.get("error")
     if isinstance(error, dict) and error.keys() == {"type", "message"}:
         tame["error"] = f"{error['type']}: {error['message']}"
-    tame = {_printable(key): _printable(value) if isinstance(value, str) else value for key, value in tame.items()}
+    tame = {
+        render.printable(key): render.printable(value) if isinstance(value, str) else value
+        for key, value in tame.items()
+    }
     renderer = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"), pad_event_to=20, sort_keys=False)
     return "\n".join([str(renderer(None, "", tame)), *below, ""]).encode("utf-8", "backslashreplace")
 
@@ -208,9 +208,4 @@ def _console_line(fields: dict[str, Any]) -> bytes:
 def _below(value: object) -> str:
     """What does not go into the line, one entry of a list for each line."""
     lines = [f"  {item}" for item in value] if isinstance(value, list) else [str(value).rstrip("\n")]
-    return _printable("\n".join(lines))
-
-
-def _printable(text: str) -> str:
-    """The text without characters that would command the terminal."""
-    return _COMMANDS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return render.printable("\n".join(lines))

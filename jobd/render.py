@@ -24,6 +24,7 @@ VALUES = 10_000
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_UTC_Z
 #: Characters that JSON leaves as they are and some readers take for the end of a line or for a terminal's command.
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 
 
@@ -69,6 +70,11 @@ def text(value: object) -> str:
         return _encodable(str(value))
     except BaseException as error:
         return f"<{_name(type(value))} whose __str__ raised {_name(type(error))}>"
+
+
+def printable(value: str) -> str:
+    """The text without characters that would command a terminal; ends of lines and tabs stay."""
+    return _COMMANDS.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
 
 
 def clip(value: str, chars: int = TEXT_CHARS) -> str:

@@ -140,9 +140,9 @@ def test_each_faulty_line_is_told_with_its_number(file: Path, newline: str) -> N
     """Several faults do not shift one another's lines."""
     found = faults(file, newline.join(["A=1", "KEY: value", "B=2", "", "bare", "C=3", "'quoted'x=1", ""]))
     assert [(fault.source.rpartition(" line ")[2], fault.value) for fault in found] == [
-        ("2", "KEY: value"),
-        ("5", "bare"),
-        ("7", "'quoted'x=1"),
+        ("2", "KEY:***"),
+        ("5", "***"),
+        ("7", "***"),
     ]
 
 
@@ -169,7 +169,13 @@ def test_an_unclosed_quote_is_refused_with_its_line(file: Path, quote: str) -> N
     """What follows it is not silently dropped."""
     found = faults(file, f"A=1\nB={quote}two\nC=3\n")
     assert found[0].source.endswith(" line 2")
-    assert found[0].value == f"B={quote}two"
+    assert found[0].value == "B=***"
+
+
+def test_a_faulty_line_is_shown_whole_only_where_it_is_jobds_own(file: Path) -> None:
+    """Others may hold secrets; an unclosed quote takes none of the lines below it along."""
+    found = faults(file, "JOBD_INTERVAL: 5s\nTOKEN: abc\n  export TOKEN abc\nJOBD_JOBS='a\nTOKEN=abc\n")
+    assert [fault.value for fault in found] == ["JOBD_INTERVAL: 5s", "TOKEN:***", "***", "JOBD_JOBS='a"]
 
 
 def test_a_name_without_a_value_is_refused(file: Path) -> None:
