@@ -36,6 +36,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, to: log.Log, fences: fence.LastFences) -> None:
         """Make the parts; the threads that a stop needs exist from here on."""
+        to.emit(events.DAEMON_STARTING, version=__version__, pid=os.getpid(), python=platform.python_version())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._log = to
         self._fences = fences
@@ -86,7 +87,6 @@ class Daemon:
 
     def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
         hooks.install(self._log)
-        self._log.emit(events.DAEMON_STARTING, version=__version__, pid=os.getpid(), python=platform.python_version())
         self._plane.start(self._stray, self._plane_broken)
         with _Ears(self._obey):
             jobs = load()

@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from jobd import clock, events, invoke, log, stacks
+from jobd import run as runs
 from jobd.clock import seconds
 from jobd.job import Due, Job
 from jobd.plane import JobPlane
@@ -150,9 +151,9 @@ class Runner:
         return stacks.of_task(body, invoke.FRAMES)
 
     def holder(self) -> Run | None:
-        """The run whose task the job plane is executing at this moment, if one is."""
-        task = asyncio.current_task(self._plane.loop)
-        return next((run for run in self.oldest() if run.body is task), None) if task else None
+        """The run on whose behalf the job plane is executing something at this moment, if one can be named."""
+        context = stacks.context_of(self._plane.ident)
+        return context.get(runs.current) if context else None
 
     def tell(self) -> None:
         """Log every run in flight, with its age and where it stands."""

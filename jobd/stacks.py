@@ -6,6 +6,7 @@ shown, which is all that a person needs.
 
 import asyncio
 import sys
+from contextvars import Context
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
@@ -47,6 +48,24 @@ def of_thread(ident: int | None, skip: frozenset[CodeType], frames: dict[int, Fr
             stack.append(_place(frame.f_code, frame.f_lineno))
         frame = frame.f_back
     return stack[::-1]
+
+
+def context_of(ident: int | None) -> Context | None:
+    """The context of what a thread's event loop executes at this moment, if it executes anything.
+
+    It reaches further than the loop's current task: into tasks that this one has created, and callbacks of timers.
+    """
+    frame = sys._current_frames().get(ident or 0)
+    while frame is not None:
+        if frame.f_code is _HANDLE and (handle := frame.f_locals.get("self")) is not None:
+            context: Context = handle._context
+            return context
+        frame = frame.f_back
+    return None
+
+
+#: Where every callback of a loop passes through.
+_HANDLE: CodeType = asyncio.Handle._run.__code__
 
 
 def _place(code: CodeType, line: int | None) -> str:

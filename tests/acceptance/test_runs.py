@@ -369,6 +369,33 @@ def test_a_coroutine_that_blocks_is_named_within_a_second(launch: Launcher) -> N
     assert_functions_went_on_and_coroutines_did_not(daemon)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "await asyncio.create_task(block())",
+        "asyncio.get_running_loop().call_later(0.01, hold); await asyncio.sleep(3)",
+        "await asyncio.gather(asyncio.sleep(3), asyncio.to_thread(time.sleep, 0), block())",
+    ],
+    ids=["task", "timer", "gather"],
+)
+def test_whoever_blocks_on_behalf_of_a_run_is_named_with_it(launch: Launcher, how: str) -> None:
+    """A task that the run has created, or a timer of its making, is told as the run's."""
+    daemon = launch(
+        f"""
+        def hold(): time.sleep(2)  # blocks
+        async def block(): hold()
+        @every("1h")
+        async def blocker():
+            {how}
+        """
+    )
+    started = daemon.wait_for("run.started", job="blocker")
+    blocking = daemon.wait_for("job.blocking")
+    assert (blocking["job"], blocking["run_id"]) == ("blocker", started["run_id"])
+    assert daemon.line_of("# blocks") in blocking["stack"][-1]
+    daemon.stop()
+
+
 def assert_functions_went_on_and_coroutines_did_not(daemon: Daemon) -> None:
     """While the blocker held the loop, function runs started; for the coroutine's ticks there was one late run."""
     lines = daemon.lines
