@@ -53,20 +53,25 @@ class Service:
         """Wait until a property has a value."""
         until(lambda: self.show(what) == value, f"{what} of {self.unit} to be {value}", within_s)
 
-    def journal(self, *matches: str) -> str:
-        """The text of the service's journal."""
+    def journal(self, **fields: str) -> str:
+        """The text of the service's journal: of the entries that have these fields."""
         self.box.run("journalctl", "--sync")
-        return self.box.out(
-            "journalctl", "--output=cat", f"--unit={self.unit}", f"--after-cursor={self._since}", "--quiet", *matches
-        )
+        # Not --after-cursor: it takes the first entry that it finds for the one of the cursor and leaves it out.
+        entries = self.box.out(
+            "journalctl", "--output=json", "--all", "--output-fields=MESSAGE,_TRANSPORT",
+            f"--unit={self.unit}", f"--cursor={self._since}", "--quiet",
+        )  # fmt: skip
+        found = (json.loads(entry) for entry in entries.splitlines())
+        mine = (entry for entry in found if entry["__CURSOR"] != self._since and fields.items() <= entry.items())
+        return "\n".join(_text(entry["MESSAGE"]) for entry in mine)
 
     def log(self) -> list[Line]:
         """What jobd has logged; every line that it has written must be JSON."""
-        return [json.loads(line) for line in self.journal("_TRANSPORT=stdout").splitlines()]
+        return [json.loads(line) for line in self.journal(_TRANSPORT="stdout").splitlines()]
 
     def logged(self, event: str, **fields: Any) -> list[Line]:
         """The lines of one event that hold these fields; text around them that is no JSON does not matter."""
-        lines = (json.loads(line) for line in self.journal("_TRANSPORT=stdout").splitlines() if line.startswith("{"))
+        lines = (json.loads(line) for line in self.journal(_TRANSPORT="stdout").splitlines() if line.startswith("{"))
         return [line for line in lines if line["event"] == event and fields.items() <= line.items()]
 
     def wait_for_line(self, event: str, within_s: float = 20.0, **fields: Any) -> Line:
@@ -88,3 +93,8 @@ class Service:
         self.box.run("systemctl", "clean", "--what=state", self.unit, check=False)
         drop_ins = Path(UNITS, f"{self.unit}.service.d")
         self.box.run("sh", "-c", f"rm -rf {CONFIGURATION}/* {shlex.quote(str(drop_ins))} && systemctl daemon-reload")
+
+
+def _text(message: str | list[int]) -> str:
+    """What an entry says; journalctl writes texts with unprintable characters as lists of bytes."""
+    return message if isinstance(message, str) else bytes(message).decode("utf-8", "backslashreplace")

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from . import hanging
 from .box import until
 from .service import Service
 
@@ -12,21 +13,6 @@ pytestmark = pytest.mark.systemd
 #: Tests need not wait as long as a server may.
 AT_ONCE = "[Service]\nRestartSec=100ms\n"
 QUICK_WATCHDOG = f"{AT_ONCE}WatchdogSec=2s\nTimeoutAbortSec=1s\n"
-HANGS = """
-import itertools, os, time, jobd
-from pathlib import Path
-
-HUNG = Path(os.environ["STATE_DIRECTORY"], "hung")
-
-@jobd.every("1h")
-async def hangs():
-    if not HUNG.exists():
-        HUNG.touch()
-        the_place_where_it_hangs()
-
-def the_place_where_it_hangs():
-    {hang}
-"""
 
 
 def restarted(jobd: Service) -> None:
@@ -45,15 +31,17 @@ def test_a_killed_daemon_is_restarted(jobd: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "hang",
+    "jobs",
     [
-        pytest.param("time.sleep(600)", id="blocks the event loop of the jobs"),
-        pytest.param("-1 in itertools.count()", id="holds the GIL and so every thread"),
+        pytest.param(hanging.ON_THE_JOB_LOOP, id="blocks the event loop of the jobs"),
+        pytest.param(hanging.ON_THE_GIL, id="holds the GIL and so every thread"),
+        pytest.param(hanging.ON_THE_CONTROL_LOOP, id="hangs the control plane by a call into it"),
+        pytest.param(hanging.IN_SELECT, id="hangs the control plane by what it waits with"),
     ],
 )
-def test_a_daemon_that_a_job_hangs_is_restarted_and_tells_where_it_hung(jobd: Service, hang: str) -> None:
+def test_a_daemon_that_a_job_hangs_is_restarted_and_tells_where_it_hung(jobd: Service, jobs: str) -> None:
     """The watchdog's SIGABRT makes the process print the stacks of its threads before it dies."""
-    jobd.jobs(HANGS.format(hang=hang))
+    jobd.jobs(jobs)
     jobd.settings(JOBD_JOBS="jobs")
     jobd.drop_in(QUICK_WATCHDOG)
     jobd.systemctl("start")

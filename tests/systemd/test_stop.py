@@ -1,14 +1,18 @@
 """Stopping: whoever asks for it, jobd comes to an orderly end, and its log proves it."""
 
+import time
 from collections import Counter
 
 import pytest
 
+from . import hanging
 from .box import until
 from .service import Line, Service
 
 pytestmark = pytest.mark.systemd
 
+#: Stop signals closer together than a quarter of a second count as one.
+ONE_REQUEST_S = 0.3
 #: Two runs that a drain of a few seconds can wait for, and two that it cannot.
 JOBS = """
 import asyncio, time, jobd
@@ -87,28 +91,134 @@ def test_a_run_that_has_to_be_abandoned_shows_in_the_exit_code(jobd: Service) ->
     assert outcomes(jobd.log()) == {"stubborn": "abandoned"}
 
 
-def test_a_grace_period_may_be_longer_than_the_timeout_of_systemd(jobd: Service) -> None:
+@pytest.mark.parametrize(
+    ("job", "settings", "outcome"),
+    [
+        pytest.param(
+            "async def patient(): await asyncio.sleep(5)",
+            {"JOBD_GRACE_PERIOD": "30s"},
+            "succeeded",
+            id="grace period",
+        ),
+        pytest.param(
+            "async def patient():\n"
+            "    try: await asyncio.sleep(600)\n"
+            "    finally: await asyncio.sleep(5)\n",
+            {"JOBD_GRACE_PERIOD": "0", "JOBD_CANCEL_TIMEOUT": "30s"},
+            "cancelled",
+            id="cancel timeout",
+        ),
+    ],
+)  # fmt: skip
+def test_a_stop_may_take_longer_than_the_timeout_of_systemd(
+    jobd: Service, job: str, settings: dict[str, str], outcome: str
+) -> None:
     """jobd asks systemd for the time that it needs, so nothing is killed and the run ends by itself."""
-    jobd.jobs("import asyncio, jobd\n@jobd.every('1h')\nasync def patient(): await asyncio.sleep(5)\n")
-    jobd.settings(JOBD_JOBS="jobs", JOBD_GRACE_PERIOD="8s")
+    jobd.jobs(f"import asyncio, jobd\n@jobd.every('1h')\n{job}\n")
+    jobd.settings(JOBD_JOBS="jobs", **settings)
     jobd.drop_in("[Service]\nTimeoutStopSec=2s\n")
     jobd.systemctl("start")
     jobd.wait_for_line("run.started")
     jobd.systemctl("stop")
     assert jobd.show("Result") == "success"
-    assert outcomes(jobd.log()) == {"patient": "succeeded"}
+    proves_its_end(jobd.log())
+    assert outcomes(jobd.log()) == {"patient": outcome}
 
 
-def test_a_stop_during_a_slow_import_ends_the_process_at_once(jobd: Service) -> None:
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param("time.sleep(600)", id="never ends"),
+        pytest.param("-1 in itertools.count()", id="never lets go of the GIL", marks=pytest.mark.xfail(strict=True)),
+        pytest.param("for _ in range(50):\n    time.sleep(0.1)\nfrom jobd.demo import run_job\n", id="is slow"),
+    ],
+)
+def test_a_stop_during_an_import_ends_the_process_at_once(jobd: Service, rest: str) -> None:
     """A service that is still activating obeys, and this is no failure."""
-    jobd.jobs("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    jobd.jobs(f"import itertools, time\nprint('importing', flush=True)\n{rest}\n")
     jobd.settings(JOBD_JOBS="jobs")
     jobd.systemctl("start", "--no-block")
     until(lambda: "importing" in jobd.journal(), "the import to begin")
     assert jobd.show("ActiveState") == "activating"
     jobd.systemctl("stop")
     assert (jobd.show("ActiveState"), jobd.show("Result"), jobd.show("ExecMainStatus")) == ("inactive", "success", "0")
-    assert jobd.logged("daemon.stopped")[0]["uptime_s"] < 10
+    assert jobd.logged("daemon.stopped")[0]["uptime_s"] < 4
+
+
+def test_a_start_that_takes_too_long_is_a_failure_and_tried_again(jobd: Service) -> None:
+    """TimeoutStartSec= ends an import that never does, in order, and Restart= gives it another chance."""
+    jobd.jobs(
+        "import os, time\nfrom pathlib import Path\nbefore = Path(os.environ['STATE_DIRECTORY'], 'before')\n"
+        "if not before.exists():\n    before.touch()\n    time.sleep(600)\nfrom jobd.demo import run_job\n"
+    )
+    jobd.settings(JOBD_JOBS="jobs:run_job")
+    jobd.drop_in("[Service]\nTimeoutStartSec=1s\nRestartSec=100ms\n")
+    jobd.systemctl("start", check=False)
+    jobd.wait_for("ActiveState", "active")
+    assert jobd.show("NRestarts") == "1"
+    assert [line["exit_code"] for line in jobd.logged("daemon.stopped")] == [0]
+
+
+def test_a_restart_in_the_drain_begins_when_the_drain_has_ended(jobd: Service) -> None:
+    """One daemon after the other: the new one starts no run while the old one still has some."""
+    start_all(jobd)
+    jobd.systemctl("stop", "--no-block")
+    jobd.wait_for_line("shutdown.waiting")
+    jobd.systemctl("restart")
+    log = jobd.log()
+    begins = [number for number, line in enumerate(log) if line["event"] == "daemon.starting"]
+    assert len(begins) == 2
+    proves_its_end(log[: begins[1]])
+    assert outcomes(log[: begins[1]]) == OUTCOMES
+    assert jobd.show("ActiveState") == "active"
+
+
+STUBBORN = """
+import asyncio, time, jobd
+
+@jobd.every("1h")
+async def obeys(): await asyncio.sleep(600)
+
+@jobd.every("1h")
+async def does_not():
+    while True:
+        try: await asyncio.sleep(600)
+        except asyncio.CancelledError: pass
+"""
+
+
+def test_a_second_sigterm_cancels_and_a_third_abandons(jobd: Service) -> None:
+    """`systemctl kill`, again and again, to every process of the service: each counts, and the guard minds none."""
+    jobd.jobs(STUBBORN)
+    jobd.settings(JOBD_JOBS="jobs", JOBD_GRACE_PERIOD="10m", JOBD_CANCEL_TIMEOUT="10m")
+    jobd.systemctl("start")
+    jobd.wait_for_lines("run.started", 2)
+    jobd.systemctl("kill", "--signal=TERM")
+    jobd.wait_for_line("shutdown.waiting")
+    time.sleep(ONE_REQUEST_S)
+    jobd.systemctl("kill", "--signal=TERM")
+    assert jobd.wait_for_line("shutdown.cancelling")["reason"] == "signal"
+    jobd.wait_for_line("run.finished", job="obeys", outcome="cancelled")
+    assert jobd.show("ActiveState") != "failed"
+    time.sleep(ONE_REQUEST_S)
+    jobd.systemctl("kill", "--signal=TERM")
+    jobd.wait_for("ActiveState", "failed")
+    assert (jobd.show("ExecMainStatus"), jobd.show("NRestarts")) == ("3", "0")
+    proves_its_end(jobd.log())
+    assert outcomes(jobd.log()) == {"obeys": "cancelled", "does_not": "abandoned"}
+
+
+def test_a_daemon_whose_control_plane_hangs_is_stopped_within_the_time_bound(jobd: Service) -> None:
+    """Nobody is left to read the signal; the guard ends the daemon long before systemd would."""
+    jobd.jobs(hanging.ON_THE_CONTROL_LOOP)
+    jobd.settings(JOBD_JOBS="jobs", JOBD_GRACE_PERIOD="500ms", JOBD_CANCEL_TIMEOUT="500ms")
+    jobd.systemctl("start")
+    jobd.wait_for_line("hung")
+    began = time.monotonic()
+    jobd.systemctl("stop")
+    assert time.monotonic() - began < 15  # TimeoutStopSec= is 30 s
+    assert (jobd.show("Result"), jobd.show("ExecMainStatus")) == ("signal", "9")
+    assert "the_place_where_it_hangs" in jobd.journal()
 
 
 def commands(jobd: Service) -> list[str]:
