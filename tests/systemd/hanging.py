@@ -69,3 +69,12 @@ def hangs():
         selectors.SelectSelector.select = selectors.EpollSelector.select = the_place_where_it_hangs
 """
 )
+
+#: As soon as it is imported, before there is any event loop.
+AT_IMPORT = (
+    _ONCE.format(hang="-1 in itertools.count()")
+    + """
+tell()
+the_place_where_it_hangs()
+"""
+)

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 
 import pytest
-
 from acceptance.consistency import assert_consistent, assert_well_formed
 
 from .box import INSIDE, Box
