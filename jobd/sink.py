@@ -36,6 +36,9 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 #: How much leaves in one write: on a pipe no more than is atomic, elsewhere enough to make calls rare.
 PIPE_WRITE_BYTES = select.PIPE_BUF
 WRITE_BYTES = 65_536
+#: What a stream socket takes whole or not at all: one buffer of the kernel. From more than that it takes a part when it
+#: is nearly full, and journald, at the other end of one, would get half a line from a process that is killed then.
+SOCKET_WRITE_BYTES = 32_768
 #: How long to leave a full disk alone before trying again.
 RETRY_S = 0.25
 #: What is left to the daemon's own lines when those of jobs have had to be given up, and then to the last line.
@@ -242,7 +245,7 @@ def _open(fd: int) -> tuple[int, Callable[[bytes], int], int]:
     mode = os.fstat(private).st_mode
     if stat.S_ISSOCK(mode):
         peer = socket.socket(fileno=private)
-        return private, lambda data: peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL), WRITE_BYTES
+        return private, lambda data: peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL), SOCKET_WRITE_BYTES
     if stat.S_ISREG(mode):
         return private, partial(os.write, private), WRITE_BYTES
     own = descriptors.opened_anew(private)

@@ -198,6 +198,27 @@ def test_socket(launch: Launcher) -> None:
     ours.close()
 
 
+def test_socket_never_holds_half_a_line(launch: Launcher) -> None:
+    """However far behind journald is, what it can read are whole lines, so a SIGKILL at that moment tears none."""
+    ours, theirs = socket.socketpair()
+    daemon = launch(
+        """
+        @every("1h")
+        def chatter():
+            while not current_run().stopping.is_set():
+                log.info("x" * 3000)
+        """,
+        stdout=theirs.fileno(),
+    )
+    theirs.close()
+    with ours:
+        for size in range(1_000, 300_000, 1_000):
+            ours.recv(size)
+            assert ours.recv(2**20, socket.MSG_PEEK).endswith(b"\n")
+        daemon.log.read(ours.makefile("rb"))
+        assert daemon.stop() == 0
+
+
 def test_two_daemons_on_one_pipe(launch: Launcher) -> None:
     """Lines of two daemons that share a pipe do not mix."""
     log = Log()
