@@ -1,4 +1,4 @@
-"""What systemd is told, seen from the other end of NOTIFY_SOCKET; that nobody is there, or nobody reads, is no fault."""
+"""What systemd is told, seen from the other end of NOTIFY_SOCKET; nobody there, or nobody who reads, is no fault."""
 
 import os
 import secrets

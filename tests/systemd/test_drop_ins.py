@@ -75,6 +75,25 @@ def test_the_networks_drop_in_replaces_the_list_of_the_unit(jobd: Service) -> No
     assert set(jobd.show("IPAddressDeny").split()) == {"0.0.0.0/0", "::/0"}
 
 
+@pytest.mark.parametrize("with_it", [True, False], ids=["with", "without"])
+def test_the_limits_drop_in_keeps_journald_from_dropping_lines(jobd: Service, with_it: bool) -> None:
+    """What journald takes in half a minute is made little here, so that a test can exceed it."""
+    little = "[Service]\nLogRateLimitBurst=20\n"
+    limits = next(path for path in DROP_INS if path.stem == "limits").read_text()
+    jobd.drop_in(little + (limits if with_it else ""))
+    jobd.jobs(
+        "import structlog, jobd\n"
+        "@jobd.every('1h')\n"
+        "def speaks():\n"
+        "    for number in range(1000): structlog.get_logger().info('line', number=number)\n"
+    )
+    jobd.settings(JOBD_JOBS="jobs")
+    jobd.systemctl("start")
+    jobd.wait_for_line("run.started")
+    jobd.systemctl("stop")  # which waits for the run
+    assert (len(jobd.logged("line")) == 1000) is with_it
+
+
 @pytest.mark.parametrize("name", sorted(NEED.keys() - TAKES_AWAY))
 def test_the_need_is_not_met_without_the_drop_in(prepared: Box, jobd: Service, name: str) -> None:
     """Or the drop-in would be good for nothing."""
