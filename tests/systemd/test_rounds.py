@@ -24,7 +24,7 @@ AGAIN_AND_AGAIN = """
 StartLimitIntervalSec=0
 [Service]
 RestartSec=50ms
-LogRateLimitIntervalSec=0
+LogRateLimitBurst=1000000
 """
 #: Of every kind of job that ends in time if it is asked to; the import takes long enough to be met.
 HONEST = """
