@@ -144,25 +144,46 @@ def test_long_lines_come_whole_in_pieces(launch: Launcher) -> None:
     assert not any("\\x" in piece for piece in pieces)
 
 
-def test_output_faster_than_any_reader_is_bounded_and_stops_nothing(launch: Launcher) -> None:
-    """A child that floods and a job that floods: ticks go on, and the stop is on time."""
+def test_output_faster_than_any_reader_costs_no_line_of_the_daemons_own(launch: Launcher) -> None:
+    """A child that floods and a job that floods: ticks go on, and what is given up of their output is counted."""
+    daemon = launch(
+        """
+        @every("1h")
+        def flood(): subprocess.run("yes flooding | head -c 20000000", shell=True)
+        @every("1h")
+        def printer():
+            for _ in range(200_000): print("printing")
+        @every("0.1")
+        async def beat(): pass
+        """
+    )
+    for job in ("flood", "printer"):
+        daemon.wait_for("run.finished", job=job, timeout=60)
+    so_far = len(daemon.events("run.finished", job="beat"))
+    daemon.wait_for("run.finished", job="beat", count=so_far + 5)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+    assert {"flooding", "printing"} <= set(printed(daemon))
+
+
+def test_output_that_does_not_end_does_not_delay_the_stop(launch: Launcher) -> None:
+    """Flooded to its last moment, the daemon leaves in time, and its last line is there."""
     daemon = launch(
         """
         @every("1h")
         def flood():
             child = subprocess.Popen(["yes", "flooding"])
             current_run().stopping.wait(); child.kill(); child.wait()
-        @every("1h", name="printer")
+        @every("1h")
         def printer():
             while not current_run().stopping.is_set(): print("printing")
-        @every("0.1")
-        async def beat(): pass
         """
     )
-    daemon.wait_for("run.finished", job="beat", count=10)
+    for line in ("flooding", "printing"):
+        daemon.wait_for("job.output", line=line, count=1000)
     assert daemon.stop() == 0
-    daemon.assert_log_is_consistent()
-    assert {"flooding", "printing"} <= set(printed(daemon))
+    assert not daemon.log.garbage
+    assert daemon.lines[-1]["event"] == "daemon.stopped"
 
 
 def test_reader_of_stderr_that_stalls_holds_nobody(launch: Launcher) -> None:
