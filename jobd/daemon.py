@@ -55,6 +55,7 @@ class Daemon:
             fence=fences,
             stop_spawning=lambda: self._runner.skip(self._spawner.stop()),
             leave=self._leave,
+            children=fences.guard,
         )
         self._runner.on_change = self._runs_changed
         self._loop.set_exception_handler(self._control_failed)
@@ -88,7 +89,7 @@ class Daemon:
     def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
         hooks.install(self._log)
         self._plane.start(self._stray, self._plane_broken)
-        with _Ears(self._obey):
+        with _Ears(self._listen):
             jobs = load()
         signals.reassert()
         return jobs
@@ -106,8 +107,10 @@ class Daemon:
         self._loop.run_forever()
 
     def _listen(self) -> None:
+        self._fences.guard.brace()
         for signum in dict.fromkeys(signals.take()):  # each once: a storm of SIGUSR1 must not keep a stop waiting
             self._obey(signum)
+        self._fences.guard.relax()
 
     def _obey(self, signum: signal.Signals) -> None:
         """Every signal comes by here, in the order in which they came."""
@@ -150,7 +153,7 @@ class Daemon:
 
     def _leave(self, code: ExitCode) -> NoReturn:
         """End the process at once: no thread is joined, nothing is finalised, nobody's exit handler can hold it."""
-        self._fences.dismiss()
+        self._fences.guard.end(0.0)
         os._exit(code)
 
     def _stray(self, where: str, error: BaseException) -> None:
@@ -160,7 +163,7 @@ class Daemon:
 class _Ears:
     """Obeys signals in a thread while the main thread imports the jobs, however long that takes."""
 
-    def __init__(self, obey: Callable[[signal.Signals], None]) -> None:
+    def __init__(self, obey: Callable[[], None]) -> None:
         self._obey = obey
         self._lock = threading.Lock()
         self._handed_over = False
@@ -183,8 +186,7 @@ class _Ears:
             with self._lock:
                 if self._handed_over:
                     return
-                for signum in dict.fromkeys(signals.take()):
-                    self._obey(signum)
+                self._obey()
 
 
 def report(to: log.Log, faults: list[Fault]) -> None:

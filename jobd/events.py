@@ -111,6 +111,10 @@ SHUTDOWN_ABANDONED = _event(
     "shutdown.abandoned", "error", "A run has not ended even after its cancel timeout.",
     job=_JOB, run_id=_RUN_ID, age_s="seconds since its start", stack=_STACK,
 )  # fmt: skip
+CHILDREN_KILLED = _event(
+    "children.killed", "warning", "Processes that jobs had left running did not end when they were asked to (SIGTERM).",
+    count="number of processes", children="the first 20 of them, as {`pid`, `command`}",
+)  # fmt: skip
 CONFIG_INVALID = _event(
     "config.invalid", "error", "Something in the configuration cannot be used; one line for each fault.",
     setting="the setting or the file", value="as it was given", source="where it came from",

@@ -1,7 +1,8 @@
 """The stop sequence: RUNNING, DRAINING, CANCELLING, STOPPED, as the table in states says, on time whatever the runs
 do.
 
-May import: states, exits, events, log, notify, settings, signals, clock, render. Everything waits on loop time.
+May import: states, exits, events, log, notify, settings, signals, children, clock, render. Everything waits on loop
+time.
 
 One function, `_move`, changes the state; what a state does stands in the one method that enters it. Entering
 STOPPED abandons whatever is left, so no way through the table leaves a run without an end. `leave` is called last
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from jobd import events, log, render, signals
+from jobd.children import Killed
 from jobd.clock import Real, seconds
 from jobd.exits import ExitCode
 from jobd.notify import Notifier
@@ -36,6 +38,12 @@ SECOND_CANCEL = 0.8
 #: much, and the fence falls after that.
 FLUSH_S = 0.6
 FENCE_S = 0.85
+#: What jobs have left running gets this much of `FLUSH_S` to end by itself before it is killed.
+CHILDREN_S = 0.25
+#: What the log's last lines get, however long that has taken.
+LEAST_FLUSH_S = 0.2
+#: How many of those that were killed the log names.
+_NAMED = 20
 #: What the fence leaves in any case, for the last words of a daemon that heard of the stop too late.
 LEAST_S = 0.01
 #: From the stop on, a thread that computes in Python gives way this often; with many, the control plane waits for all.
@@ -79,6 +87,32 @@ class Fence(Protocol):
         """End the process `within_s` from now."""
 
 
+class Children(Protocol):
+    """The processes that jobs have started, and those that these have started."""
+
+    def note(self) -> None:
+        """Remember who is there now."""
+
+    def terminate(self) -> None:
+        """Ask those that have been noted to end."""
+
+    def end(self, within_s: float) -> list[Killed]:
+        """End everybody, and who does not end `within_s` by force; those are returned."""
+
+
+class _Childless:
+    """Where no job can start a process."""
+
+    def note(self) -> None:
+        pass
+
+    def terminate(self) -> None:
+        pass
+
+    def end(self, within_s: float) -> list[Killed]:
+        return []
+
+
 class StopSequence:
     """Where the daemon is in its life, and what that means."""
 
@@ -93,6 +127,7 @@ class StopSequence:
         fence: Fence,
         stop_spawning: Callable[[], None],
         leave: Callable[[ExitCode], None],
+        children: Children | None = None,
     ) -> None:
         """`stop_spawning` is called when the drain begins, `leave` when all is said; it ends the process."""
         self.state = State.STARTING
@@ -104,6 +139,7 @@ class StopSequence:
         self._fence = fence
         self._stop_spawning = stop_spawning
         self._leave = leave
+        self._children = children or _Childless()
         self._timers: list[asyncio.TimerHandle] = []
         self._requests = signals.Requests()
         self._signal: signal.Signals | None = None
@@ -212,7 +248,9 @@ class StopSequence:
             runs=self._runner.named(),
             reason="signal" if self._cause is Cause.SIGNAL else "grace_period",
         )
+        self._children.note()  # first: what clean-up starts from here on is left alone
         self._runner.cancel()
+        self._children.terminate()  # last: that its child has ended must not be what a run hears first
         self._after(timeout_s * SECOND_CANCEL, self._runner.cancel)
         self._after(timeout_s, lambda: self._move(Cause.CLEANUP_OVER))
 
@@ -221,15 +259,24 @@ class StopSequence:
         self._runner.abandon()
         if self._verdict is ExitCode.OK and self._runner.outcomes[Outcome.ABANDONED]:
             self._verdict = ExitCode.ABANDONED
+        spent_s = self._end_children()
         self._log.finish(
             events.DAEMON_STOPPED,
-            FLUSH_S,
+            max(LEAST_FLUSH_S, FLUSH_S - spent_s),
             exit_code=int(self._verdict),
             uptime_s=seconds(Real.monotonic() - signals.held_since),
             shutdown_s=self._shutdown_s(),
             runs={outcome.value: count for outcome, count in self._runner.outcomes.items()},
         )
         self._leave(self._verdict)
+
+    def _end_children(self) -> float:
+        """How many seconds that took."""
+        before = self._loop.time()
+        if killed := self._children.end(CHILDREN_S):
+            named = [each._asdict() for each in killed[:_NAMED]]
+            self._log.emit(events.CHILDREN_KILLED, count=len(killed), children=named)
+        return self._loop.time() - before
 
     def _grace_left_s(self) -> float:
         return self._settings.grace_period - self._shutdown_s()

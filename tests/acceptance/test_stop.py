@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from .conftest import Launcher
-from .harness import Daemon, instant
+from .harness import Daemon, in_session, instant, poll
 
 SLEEPER = """
 @every("0.1")
@@ -361,6 +361,12 @@ def test_exception_in_the_clean_up_is_a_failure(launch: Launcher) -> None:
     assert daemon.events("run.finished", outcome="failed")[0]["error"]["message"] == "on the way out"
 
 
+#: C code that keeps the GIL, for good or for a while, as an extension may that never gives it back.
+HOLD = "ctypes.PyDLL(None).sleep(60)  # here"
+#: How a fence ends the process: `faulthandler`, and the guard.
+FENCED = (1, -signal.SIGKILL)
+
+
 def test_gil_held_from_the_stop_on_ends_at_the_last_fence(launch: Launcher) -> None:
     """C code that holds the GIL once the stop has begun: the process still ends in time, with 1."""
     daemon = launch(
@@ -377,6 +383,124 @@ def test_gil_held_from_the_stop_on_ends_at_the_last_fence(launch: Launcher) -> N
     assert daemon.stop() == 1
     assert not daemon.log.garbage
     assert "jobs.py" in daemon.stderr
+
+
+@pytest.mark.parametrize("place", ["def job(): ", "async def job(): "], ids=["function", "coroutine"])
+def test_gil_held_from_before_the_signal_on_ends_at_the_last_fence(launch: Launcher, place: str) -> None:
+    """Nobody in the daemon can hear the signal: the guard does, and ends it in time, with its stacks on stderr."""
+    daemon = launch(f"import ctypes\n@every('1h')\n{place}{HOLD}", JOBD_GRACE_PERIOD="0.3", JOBD_CANCEL_TIMEOUT="0.5")
+    daemon.wait_for("run.started")
+    time.sleep(0.2)  # until it is held, which nothing can tell us
+    assert daemon.stop() in FENCED
+    assert daemon.line_of("# here").split(":")[1] in daemon.stderr
+
+
+def test_gil_held_by_an_import_ends_at_the_last_fence(launch: Launcher) -> None:
+    """The same while the jobs are imported."""
+    daemon = launch(f"import ctypes\nlog.info('importing')\n{HOLD}", JOBD_GRACE_PERIOD="0.3", JOBD_CANCEL_TIMEOUT="0.5")
+    daemon.wait_for("importing")
+    time.sleep(0.2)  # until it is held, which nothing can tell us
+    assert daemon.stop() in FENCED
+
+
+def test_gil_held_across_the_signal_costs_no_more_than_that(launch: Launcher) -> None:
+    """The GIL comes back two seconds after the signal: an orderly stop, counted from when the signal came."""
+    daemon = launch(
+        """
+        import ctypes
+        @every("1h")
+        def job():
+            log.info("holding")
+            ctypes.PyDLL(None).usleep(2_000_000)
+            current_run().stopping.wait()
+        """,
+        JOBD_GRACE_PERIOD="10",
+    )
+    daemon.wait_for("holding")
+    time.sleep(0.2)  # until it is held, which nothing can tell us
+    assert daemon.stop(within=5) == 0
+    daemon.assert_log_is_consistent()
+    assert daemon.outcomes() == ["succeeded"]
+    assert 1 < daemon.lines[-1]["shutdown_s"] < 4
+
+
+#: What jobs do to the timer that `faulthandler` has only one of.
+TAMPERING = {
+    "cancelled": "faulthandler.cancel_dump_traceback_later()",
+    "used for something else": "faulthandler.dump_traceback_later(3600)",
+    "cancelled, and the handlers gone": "faulthandler.cancel_dump_traceback_later(); faulthandler.disable()",
+}
+
+
+@pytest.mark.parametrize("tampering", TAMPERING.values(), ids=TAMPERING)
+def test_gil_held_by_a_job_that_has_taken_the_first_fence_away(launch: Launcher, tampering: str) -> None:
+    """The second fence does not depend on anything in the process: gone in time all the same."""
+    daemon = launch(
+        f"""
+        import ctypes, faulthandler
+        @every("1h")
+        def job():
+            current_run().stopping.wait()
+            time.sleep(0.1)
+            {tampering}
+            {HOLD}
+        """,
+        JOBD_GRACE_PERIOD="0.5",
+        JOBD_CANCEL_TIMEOUT="0.5",
+    )
+    daemon.wait_for("run.started")
+    assert daemon.stop() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "wait", ["current_run().stopping.wait()", "time.sleep(0.3)"], ids=["from the stop on", "before"]
+)
+def test_fence_that_falls_takes_the_children_along(launch: Launcher, wait: str) -> None:
+    """Whoever has to end the daemon from outside ends what its jobs have started, too."""
+    daemon = launch(
+        f"""
+        import ctypes
+        @every("1h")
+        def job():
+            child = subprocess.Popen("trap '' TERM; sleep 600; true", shell=True)
+            log.info("children", pid=child.pid)
+            {wait}
+            {HOLD}
+        """,
+        JOBD_GRACE_PERIOD="0.3",
+        JOBD_CANCEL_TIMEOUT="0.5",
+    )
+    daemon.wait_for("children")
+    poll(lambda: len(in_session(daemon.process.pid)) >= 4, "the daemon, its guard, a shell and its child")
+    time.sleep(0.5)  # until the GIL is held, which nothing can tell us
+    assert daemon.stop() in FENCED
+    poll(lambda: not in_session(daemon.process.pid), "the end of the children")
+
+
+def test_short_grace_period_and_a_held_gil(launch: Launcher) -> None:
+    """With no time at all for runs, a second is all there is."""
+    daemon = launch(f"import ctypes\n@every('1h')\ndef job(): {HOLD}", JOBD_GRACE_PERIOD="0", JOBD_CANCEL_TIMEOUT="0")
+    daemon.wait_for("run.started")
+    time.sleep(0.2)  # until it is held, which nothing can tell us
+    assert daemon.stop() in FENCED
+
+
+def test_gil_that_is_held_time_and_again_does_not_hold_the_stop(launch: Launcher) -> None:
+    """Half a second at a time, with a gap that lets one thread in: in time, one way or the other."""
+    daemon = launch(
+        """
+        import ctypes
+        @every("1h")
+        def job():
+            while True:
+                ctypes.PyDLL(None).usleep(500_000)
+                time.sleep(0.0001)
+        """,
+        JOBD_GRACE_PERIOD="0.5",
+        JOBD_CANCEL_TIMEOUT="0.5",
+    )
+    daemon.wait_for("run.started")
+    assert daemon.stop() in (3, *FENCED)
 
 
 def test_no_tick_is_forgotten_when_the_stop_comes_in_a_burst(launch: Launcher) -> None:

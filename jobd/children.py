@@ -1,0 +1,257 @@
+"""The processes that jobs have left behind: finding them, and ending them.
+
+May import: clock. Whatever the system refuses (no descriptor is to be had, a process belongs to another user, /proc is
+not there), nothing here raises: who cannot be found or reached is left alone.
+
+A process is known by its number and the instant of its start, so that a later one with the same number is never hit.
+A family remembers its members, because a shell that ends leaves its children to init, and nobody could tell then whose
+they were. Who was there before us (what a start script left running before it became jobd, such as the `tee` that
+reads our log) is no member.
+
+Tricky: what is killed one by one can start others meanwhile. So all are stopped first, until a look finds nobody new.
+"""
+
+import os
+import signal
+import sys
+import threading
+from _thread import get_ident
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobd.clock import Real
+
+#: How long to wait for processes that have been killed: dying takes a moment, more of it the more memory they have.
+KILL_S = 0.1
+#: How often to look whether they have gone.
+LOOK_EVERY_S = 0.005
+#: Audit events that stand before a new process.
+_STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
+
+
+class Process(NamedTuple):
+    """A process that is mistaken for no other."""
+
+    pid: int
+    #: When it started, in the kernel's ticks since the machine did (`proc(5)`).
+    started: int
+
+
+class Killed(NamedTuple):
+    """A process that had to be killed."""
+
+    pid: int
+    #: The kernel's name for what it runs, at most 15 characters.
+    command: str
+
+
+class _Stat(NamedTuple):
+    state: str
+    parent: int
+    threads: int
+    started: int
+
+    @property
+    def lives(self) -> bool:
+        # Where only the first thread has ended, the process shows as a zombie and lives.
+        return self.state not in "ZX" or self.threads > 1
+
+
+class Family:
+    """The descendants of a process, those included that have lost their parents since they were noted."""
+
+    def __init__(self, root: int) -> None:
+        """The family of the process `root`; whom it has at this moment does not belong to it."""
+        self._root = named(root)
+        self._members: set[Process] = set()
+        self._asked: set[Process] = set()
+        self._others: frozenset[Process] = frozenset()
+        self._others = frozenset(self._found())
+
+    def note(self) -> None:
+        """Remember who is there now."""
+        self._members = {member for member in self._members if lives(member)}
+        self._members.update(self._found())
+
+    def terminate(self) -> None:
+        """Ask those that have been noted to end, each once; who has been stopped goes on, so as to hear it."""
+        for member in self._members - self._asked:
+            _send(member, signal.SIGTERM, signal.SIGCONT)
+        self._asked |= self._members
+
+    def end(self, within_s: float) -> list[Killed]:
+        """Ask whoever is there and has not been asked, give all of them `within_s`, and kill who is left then."""
+        until = Real.monotonic() + within_s
+        self.note()
+        self.terminate()
+        while any(map(lives, self._members)) and Real.monotonic() < until:
+            Real.sleep(LOOK_EVERY_S)
+        return self.kill()
+
+    def kill(self) -> list[Killed]:
+        """Kill whoever is there, and who comes meanwhile; it may take `KILL_S`."""
+        killed: dict[Process, Killed] = {}
+        until = Real.monotonic() + KILL_S
+        while self._freeze(until):
+            for member in self._members:
+                command = _command(member)
+                if _send(member, signal.SIGKILL):
+                    killed.setdefault(member, Killed(member.pid, command))
+            if Real.monotonic() >= until:
+                break
+            Real.sleep(LOOK_EVERY_S)
+        return list(killed.values())
+
+    def _freeze(self, until: float) -> bool:
+        """Stop every member, until there is no new one; whether there is any."""
+        frozen: set[Process] = set()
+        self.note()
+        while (new := self._members - frozen) and Real.monotonic() < until:
+            for member in new:
+                _send(member, signal.SIGSTOP)
+            frozen |= new
+            self.note()
+        return bool(self._members)
+
+    def _found(self) -> list[Process]:
+        if not _proc_is_ours():
+            return []
+        roots = [self._root, *self._members] if self._root else []
+        return _descendants([root for root in roots if lives(root)], self._others)
+
+
+def named(pid: int) -> Process | None:
+    """The living process of that number."""
+    stat = _stat(pid)
+    return Process(pid, stat.started) if stat and stat.lives else None
+
+
+def lives(process: Process) -> bool:
+    """Whether it has not ended yet."""
+    return named(process.pid) == process
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped the process (SIGSTOP, a debugger)."""
+    stat = _stat(pid)
+    return stat is not None and stat.state in "Tt"
+
+
+def any_left() -> bool:
+    """Whether this process has any child at all; this costs next to nothing."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def start_no_more() -> None:
+    """Let nobody start a process through Python from here on: who tries waits, for the end of this process."""
+    leaving = get_ident()
+    never = threading.Event()
+
+    def refuse(event: str, _: tuple[Any, ...]) -> None:
+        if event in _STARTS:
+            if get_ident() == leaving:  # a job's finaliser, on the thread that must not wait
+                raise RuntimeError("jobd is leaving; no process can be started any more")
+            never.wait()
+
+    try:
+        sys.addaudithook(refuse)
+    except Exception:  # a hook of a job's own does not allow it
+        pass
+
+
+def _descendants(roots: Iterable[Process], besides: frozenset[Process]) -> list[Process]:
+    """Who descends from the roots, without those in `besides` and who descends from them, and without ourselves."""
+    children = _children if os.access("/proc/thread-self/children", os.R_OK) else _children_by_table()
+    found: dict[Process, None] = {}
+    waiting = list(roots)
+    while waiting:
+        parent = waiting.pop()
+        for pid in children(parent.pid):
+            stat = _stat(pid)
+            # The parent is asked for, because the number may belong to somebody else by now.
+            if stat is None or not stat.lives or stat.parent != parent.pid or pid == os.getpid():
+                continue
+            child = Process(pid, stat.started)
+            if child not in besides and child not in found:
+                found[child] = None
+                waiting.append(child)
+    return list(found)
+
+
+def _children(pid: int) -> list[int]:
+    threads = _entries(f"/proc/{pid}/task")
+    return [int(child) for thread in threads for child in _read(f"/proc/{pid}/task/{thread}/children").split()]
+
+
+def _children_by_table() -> Callable[[int], list[int]]:
+    """The same where the kernel does not list children (CONFIG_PROC_CHILDREN): by asking everybody for the parent."""
+    table: dict[int, list[int]] = {}
+    for entry in _entries("/proc"):
+        if entry.isdigit() and (stat := _stat(int(entry))):
+            table.setdefault(stat.parent, []).append(int(entry))
+    return lambda pid: table.get(pid, [])
+
+
+def _stat(pid: int) -> _Stat | None:
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()  # whatever the command is called
+    try:
+        return _Stat(fields[0].decode(), int(fields[1]), int(fields[17]), int(fields[19]))
+    except (IndexError, ValueError):
+        return None
+
+
+def _send(process: Process, *signums: signal.Signals) -> bool:
+    """Send the signals; whether the process was there and ours to signal."""
+    handle = -1
+    try:
+        handle = os.pidfd_open(process.pid)
+    except (OSError, AttributeError):  # it has gone; or an old kernel, or no descriptor: then there is a gap below
+        pass
+    try:
+        if not lives(process):
+            return False
+        for signum in signums:
+            if handle < 0:
+                os.kill(process.pid, signum)
+            else:
+                signal.pidfd_send_signal(handle, signum)
+    except OSError:
+        return False
+    finally:
+        if handle >= 0:
+            os.close(handle)
+    return True
+
+
+def _command(process: Process) -> str:
+    return _read(f"/proc/{process.pid}/comm").decode("utf-8", "backslashreplace").rstrip("\n")
+
+
+def _proc_is_ours() -> bool:
+    """Whether /proc shows the processes as we number them; a namespace may have kept another's."""
+    try:
+        return Path("/proc/self").readlink().name == str(os.getpid())
+    except (OSError, MemoryError):
+        return False
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(directory)]
+    except (OSError, MemoryError):
+        return []
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except (OSError, MemoryError):
+        return b""

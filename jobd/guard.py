@@ -1,0 +1,310 @@
+"""The guard: a process beside the daemon that needs neither its GIL, nor its threads, nor its descriptors.
+
+May import: children, clock, signals.
+
+It knows by when the daemon has to be gone, and kills it if it is not; and it ends the processes that jobs have left
+behind, at the daemon's word, or by itself where a fence has fallen. It sleeps until a signal comes, a word, or the
+daemon's end, which is its own.
+
+Tricky:
+
+- It is no child of the daemon (it is forked twice), so that a job that waits for all of its children does not wait for
+  the guard.
+- It can look into the pipe of signals only by reading it, so it puts back what it has read.
+- A process that was stopped, or a control group that was frozen, has not had the time that has passed. So the last
+  second before the end is counted in small steps, and not while the daemon is stopped.
+- A signal may be read, and the GIL lost before anything else is done. So the daemon announces each reading (`brace`).
+"""
+
+import json
+import math
+import mmap
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NoReturn
+
+from jobd import children, signals
+from jobd.children import Family, Killed
+from jobd.clock import Real
+
+#: How often the guard looks whether a signal has been read, and the steps in which it counts the last second.
+STEP_S = 0.05
+#: This much before the end is counted in steps: what a daemon that was frozen needs to leave by itself.
+LAST_S = 1.0
+#: From SIGQUIT, for the stacks, to SIGKILL.
+STACKS_S = 0.04
+#: How long the daemon waits for the guard's answer, beyond what the answer takes.
+ANSWER_S = 0.05
+#: How many of those that were killed the answer names: one datagram has to hold them.
+_NAMED = 1000
+
+_INSTANT = struct.Struct("d")
+#: What is said, and a number of seconds.
+_WORD = struct.Struct("=cd")
+_GONE_WITHIN, _NOTE, _TERMINATE, _END = b"G", b"N", b"T", b"E"
+#: Nothing here waits for a guard that hangs, or is hit by SIGPIPE for one that has been killed.
+_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class Guard:
+    """The guard, as the daemon sees it. Where there is none (any more), the daemon does what it can by itself."""
+
+    def __init__(self, bound_s: float) -> None:
+        """Post it: the daemon may live for `bound_s` after a stop signal. For a process with one thread."""
+        self._bound_s = bound_s
+        self._family = Family(os.getpid())
+        self._noted = False
+        self._told = False
+        self._ending = False
+        self._unread_since = mmap.mmap(-1, _INSTANT.size)  # shared with the guard
+        self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        handle = _handle(os.getpid())
+        _fork_twice(_Watch(line, handle, bound_s, self._family, self._unread_since).stand)
+        line.close()
+        if handle is not None:
+            os.close(handle)
+        os.register_at_fork(after_in_child=self._line.close)  # it would look as if the daemon still lived
+
+    def unread_s(self) -> float:
+        """How long ago the stop signal came that has just been read, if that is worth telling; otherwise 0."""
+        since: float = _INSTANT.unpack(self._unread_since)[0]
+        return Real.monotonic() - since if since else 0.0
+
+    def brace(self) -> None:
+        """Signals are about to be read: if one of them asks for the stop, that is to be on time whatever happens."""
+        if not self._told:
+            self._tell(_GONE_WITHIN, self._bound_s)
+
+    def relax(self) -> None:
+        """None of the signals has asked for the stop."""
+        if not self._told:
+            self._tell(_GONE_WITHIN, math.inf)
+
+    def kill_after(self, within_s: float) -> None:
+        """Kill this process if it is still there in `within_s`, and its children with it."""
+        self._told = True
+        self._tell(_GONE_WITHIN, within_s)
+
+    def note(self) -> None:
+        """Remember the children that are there now, and theirs."""
+        self._noted = children.any_left()
+        if self._noted and self._ask(_NOTE) is None:
+            self._family.note()
+
+    def terminate(self) -> None:
+        """Ask those that have been noted to end."""
+        if self._noted and not self._tell(_TERMINATE):
+            self._family.note()
+            self._family.terminate()
+
+    def end(self, within_s: float) -> list[Killed]:
+        """Let no child be started any more, ask those that are left to end, and kill who has not within `within_s`.
+
+        May be called again, for those that have slipped through.
+        """
+        until = Real.monotonic() + within_s
+        if not self._ending:
+            self._ending = True
+            children.start_no_more()
+        if not self._noted and not children.any_left():
+            return []
+        answer = self._ask(_END, within_s, within_s + children.KILL_S)
+        if answer is None:
+            return self._family.end(max(0.0, until - Real.monotonic()))
+        return [Killed(*each) for each in json.loads(answer)]
+
+    def _tell(self, word: bytes, seconds: float = 0.0) -> bool:
+        try:
+            self._line.send(_WORD.pack(word, seconds), _FLAGS)
+        except OSError:  # somebody has killed it, or it hangs, or it never was
+            return False
+        return True
+
+    def _ask(self, word: bytes, seconds: float = 0.0, takes_s: float = 0.0) -> bytes | None:
+        """The answer; None if there is none in time."""
+        if not self._tell(word, seconds):
+            return None
+        until = Real.monotonic() + takes_s + ANSWER_S
+        poller = select.poll()
+        try:
+            poller.register(self._line, select.POLLIN)
+            while poller.poll(max(0.0, until - Real.monotonic()) * 1000):
+                answer = self._line.recv(65_536, _FLAGS)
+                if not answer:
+                    break
+                if answer[:1] == word:  # and not one that comes too late
+                    return answer[1:]
+        except (OSError, ValueError):
+            pass
+        return None
+
+
+class _Watch:
+    """What the guard does, in its own process."""
+
+    def __init__(
+        self, line: socket.socket, handle: int | None, bound_s: float, family: Family, unread_since: mmap.mmap
+    ) -> None:
+        self._line = line
+        self._handle = handle  # of the daemon; None on old kernels, where the end of the line is the daemon's
+        self._bound_s = bound_s
+        self._family = family
+        self._unread_since = unread_since
+        self._daemon = os.getpid()  # still: the guard is yet to be forked
+        self._poller = select.poll()
+        #: By when the daemon has to be gone, as the clock has it, and what is left of the last of that, as we count it.
+        self._gone_at = math.inf
+        self._left_s = 0.0
+        #: Since when signals may have been waiting.
+        self._seen_at: float | None = None
+
+    def stand(self) -> NoReturn:
+        """Watch until the daemon has ended, or bring that about; then there is no child of its left."""
+        self._prepare()
+        if self._outstays():
+            self._family.note()
+            self._signal_daemon(signal.SIGQUIT)
+            Real.sleep(STACKS_S)
+            self._family.note()
+            self._signal_daemon(signal.SIGKILL)
+        self._family.kill()
+        os._exit(0)
+
+    def _prepare(self) -> None:
+        for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+            signal.signal(signum, signal.SIG_IGN)  # a Ctrl-C is meant for the daemon
+        os.chdir("/")
+        _tell_name()
+        kept = [self._line.fileno(), *signals.pipe()]
+        if self._handle is not None:
+            kept.append(self._handle)
+            self._poller.register(self._handle, select.POLLIN)
+        _close_all_but(*kept)
+        self._poller.register(self._line, select.POLLIN)
+        self._poller.register(signals.fileno(), select.POLLIN)
+
+    def _outstays(self) -> bool:
+        """Wait: False once the daemon has ended, True once its time is up."""
+        while True:
+            before = Real.monotonic()
+            ready = [fd for fd, _ in self._poller.poll(self._sleep_ms(before))]
+            woken = Real.monotonic()
+            if self._handle in ready or (self._line.fileno() in ready and not self._obey()):
+                return False
+            self._look_for_signals(signals.fileno() in ready, woken)
+            if before >= self._gone_at - LAST_S:
+                self._family.note()  # while they can still be found by their parent
+                if not children.is_stopped(self._daemon):
+                    self._left_s -= min(woken - before, 2 * STEP_S) + Real.monotonic() - woken
+                if self._left_s <= 0:
+                    return True
+
+    def _sleep_ms(self, now: float) -> float | None:
+        """How long may be slept, at most."""
+        to_last_s = self._gone_at - LAST_S - now
+        if self._seen_at is not None or to_last_s <= 0:
+            return STEP_S * 1000
+        return None if to_last_s == math.inf else min(to_last_s, 86_400) * 1000 + 1
+
+    def _obey(self) -> bool:
+        """Hear a word; whether the daemon lives."""
+        try:
+            message = self._line.recv(_WORD.size)
+        except OSError:
+            message = b""
+        if not message:  # a job may have closed the line
+            self._poller.unregister(self._line)
+            return self._handle is not None
+        word, seconds = _WORD.unpack(message)
+        if word == _GONE_WITHIN:
+            self._set(seconds)
+        elif word == _NOTE:
+            self._family.note()
+            self._answer(_NOTE)
+        elif word == _TERMINATE:
+            self._family.terminate()
+        elif word == _END:
+            self._answer(_END + json.dumps(self._family.end(seconds)[:_NAMED]).encode())
+        return True
+
+    def _answer(self, answer: bytes) -> None:
+        try:
+            self._line.send(answer, _FLAGS)
+        except OSError:  # the daemon has not waited
+            pass
+
+    def _set(self, within_s: float) -> None:
+        self._gone_at = Real.monotonic() + within_s
+        self._left_s = min(within_s, LAST_S)
+        self._listen_to_signals()
+
+    def _look_for_signals(self, came: bool, now: float) -> None:
+        """Look, a step after a signal has come, whether it has been read."""
+        if came:
+            self._seen_at = now
+        elif self._seen_at is not None and now >= self._seen_at + STEP_S:
+            if signals.stop_waits():
+                self._unread_since[:] = _INSTANT.pack(self._seen_at)
+                if self._gone_at == math.inf:
+                    self._set(self._seen_at + self._bound_s - now)
+            self._seen_at = None
+        self._listen_to_signals()
+
+    def _listen_to_signals(self) -> None:
+        # Not while some are known to wait: it would wake us all the time.
+        wanted = self._seen_at is None and self._gone_at == math.inf
+        self._poller.register(signals.fileno(), select.POLLIN if wanted else 0)
+
+    def _signal_daemon(self, signum: signal.Signals) -> None:
+        try:
+            if self._handle is not None:
+                signal.pidfd_send_signal(self._handle, signum)
+            else:
+                os.kill(self._daemon, signum)  # the line is open, so it is still the daemon's number
+        except OSError:
+            pass
+
+
+def _fork_twice(stand: Callable[[], NoReturn]) -> None:
+    """Call `stand` in a process that is no child of ours, if processes are to be had."""
+    try:
+        between = os.fork()
+    except OSError:
+        return
+    if between == 0:
+        try:
+            if os.fork() == 0:
+                stand()
+        finally:
+            os._exit(0)
+    try:
+        os.waitpid(between, 0)
+    except ChildProcessError:  # SIGCHLD is ignored
+        pass
+
+
+def _handle(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):  # an old kernel
+        return None
+
+
+def _tell_name() -> None:
+    """Be told apart from the daemon in `ps -o comm` and `top` (`proc(5)`)."""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write("jobd-guard")
+    except OSError:  # no /proc
+        pass
+
+
+def _close_all_but(*kept: int) -> None:
+    edges = [-1, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for low, high in pairwise(edges):
+        os.closerange(low + 1, high)
