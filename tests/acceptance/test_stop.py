@@ -397,7 +397,9 @@ def test_gil_held_from_before_the_signal_on_ends_at_the_last_fence(launch: Launc
 
 def test_gil_held_by_an_import_ends_at_the_last_fence(launch: Launcher) -> None:
     """The same while the jobs are imported."""
-    daemon = launch("log.info('importing')\n-1 in itertools.count()", JOBD_GRACE_PERIOD="0.3", JOBD_CANCEL_TIMEOUT="0.5")
+    daemon = launch(
+        "log.info('importing')\n-1 in itertools.count()  # holds", JOBD_GRACE_PERIOD="0.3", JOBD_CANCEL_TIMEOUT="0.5"
+    )
     daemon.wait_for("importing")
     time.sleep(0.2)  # until it is held, which nothing can tell us
     assert daemon.stop() in FENCED
