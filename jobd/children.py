@@ -89,10 +89,10 @@ class Family:
             Real.sleep(LOOK_EVERY_S)
         return self.kill()
 
-    def kill(self) -> list[Killed]:
-        """Kill whoever is there, and who comes meanwhile; it may take `KILL_S`."""
+    def kill(self, within_s: float = KILL_S) -> list[Killed]:
+        """Kill whoever is there, and who comes meanwhile, until nobody is left; it may take `within_s`."""
         killed: dict[Process, Killed] = {}
-        until = Real.monotonic() + KILL_S
+        until = Real.monotonic() + within_s
         while self._freeze(until):
             for member in self._members:
                 command = _command(member)

@@ -39,7 +39,7 @@ LAST_S = 1.0
 #: From SIGQUIT, for the stacks, to SIGKILL.
 STACKS_S = 0.04
 #: How long the daemon waits for the guard's answer, beyond what the answer takes.
-ANSWER_S = 0.05
+ANSWER_S = 0.15
 #: How many of those that were killed the answer names: one datagram has to hold them.
 _NAMED = 1000
 
@@ -172,7 +172,7 @@ class _Watch:
             Real.sleep(STACKS_S)
             self._family.note()
             self._signal_daemon(signal.SIGKILL)
-        self._family.kill()
+        self._family.kill(LAST_S)
         os._exit(0)
 
     def _prepare(self) -> None:

@@ -39,7 +39,7 @@ SECOND_CANCEL = 0.8
 FLUSH_S = 0.6
 FENCE_S = 0.85
 #: What jobs have left running gets this much of `FLUSH_S` to end by itself before it is killed.
-CHILDREN_S = 0.25
+CHILDREN_S = 0.2
 #: What the log's last lines get, however long that has taken.
 LEAST_FLUSH_S = 0.2
 #: How many of those that were killed the log names.

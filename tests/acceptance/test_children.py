@@ -129,6 +129,11 @@ def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if stat_of(pid)[:1] not in ([], ["Z"], ["X"])]
 
 
+def assert_gone(pids: list[int]) -> None:
+    """All of them have ended; whoever has been killed may take a moment for it on a busy machine."""
+    poll(lambda: not alive(pids), f"the end of {pids}", timeout=2)
+
+
 def family_grown(daemon: Daemon, count: int) -> list[int]:
     """The daemon's descendants, as soon as jobs have started so many."""
     daemon.wait_for("daemon.starting")  # from then on the guard is on its own
@@ -154,7 +159,7 @@ def test_child_of_a_leftover_is_asked_to_end(launch: Launcher, count: int, outco
     daemon.wait_for("run.started")
     family = family_grown(daemon, count)
     assert daemon.stop(within=4) == 0
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent(stderr=daemon.stderr)
     assert daemon.outcomes() == [outcome]
     assert not daemon.events("children.killed")
@@ -167,7 +172,7 @@ def test_children_that_are_left_open_do_not_outlive_the_daemon(launch: Launcher,
     daemon.wait_for("run.finished")
     family = family_grown(daemon, count)
     assert daemon.stop(within=2) == 0
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent(stderr=daemon.stderr)
     assert daemon.outcomes() == ["succeeded"]
 
@@ -183,7 +188,7 @@ def test_child_that_ignores_sigterm_is_killed_and_named(launch: Launcher) -> Non
     )
     family = family_grown(daemon, 2)
     assert daemon.stop() == 3
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
     line = daemon.events("children.killed")[0]
     assert (line["level"], line["count"]) == ("warning", 2)
@@ -203,7 +208,7 @@ def test_child_of_a_shell_that_has_ended_is_remembered(launch: Launcher) -> None
     )
     family = family_grown(daemon, 3)
     assert daemon.stop() == 0
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
     assert daemon.outcomes() == ["succeeded"]
     assert daemon.events("children.killed")[0]["count"] == 2
@@ -270,7 +275,7 @@ def test_the_end_names_twenty_of_many_children(launch: Launcher) -> None:
     daemon.wait_for("run.finished")
     family = family_grown(daemon, 100)
     assert daemon.stop() == 0
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
     line = daemon.events("children.killed")[0]
     assert (line["count"], len(line["children"])) == (100, 20)
@@ -287,7 +292,7 @@ def test_children_that_start_others_without_end_are_all_killed(launch: Launcher)
     daemon.wait_for("run.finished")
     family_grown(daemon, 2)
     assert daemon.stop() == 0
-    assert not in_session(daemon.process.pid)
+    poll(lambda: not in_session(daemon.process.pid), "the end of all", timeout=2)
     daemon.assert_log_is_consistent(stderr=daemon.stderr)
 
 
@@ -303,7 +308,7 @@ def test_run_that_starts_children_without_end_leaves_none(launch: Launcher) -> N
     )
     family_grown(daemon, 1)
     assert daemon.stop() == 3
-    assert not [pid for pid in in_session(daemon.process.pid) if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
+    poll(lambda: not in_session(daemon.process.pid), "the end of all", timeout=2)
     daemon.assert_log_is_consistent(stderr=daemon.stderr)
 
 
@@ -312,7 +317,7 @@ def test_fork_that_goes_on_with_the_job_ends_with_the_daemon(launch: Launcher) -
     daemon = launch("@every('1h')\ndef job():\n    os.fork()\n    current_run().stopping.wait()", env=SHORT)
     family = family_grown(daemon, 1)
     assert daemon.stop() == 0
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
     assert daemon.outcomes() == ["succeeded"]
 
@@ -343,7 +348,7 @@ def test_flood_into_a_stalled_reader_does_not_delay_the_stop(launch: Launcher) -
     poll(lambda: len(family_of(daemon.pid)) >= 4, "the flood")
     family = family_of(daemon.pid)
     assert daemon.stop() in (0, 3)
-    assert not alive(family)
+    assert_gone(family)
 
 
 def test_child_that_holds_the_log_open_does_not_keep_its_reader(launch: Launcher) -> None:
@@ -430,7 +435,7 @@ def test_ignored_sigchld_keeps_no_child_alive(launch: Launcher) -> None:
     daemon.wait_for("run.finished", job="job")
     family = family_grown(daemon, 2)
     assert daemon.stop() == 0
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
 
 
@@ -438,7 +443,7 @@ def test_children_of_a_module_that_cannot_be_loaded_are_ended(launch: Launcher) 
     """What an import has started does not outlive the refusal of its configuration."""
     daemon = launch("subprocess.Popen(['sleep', '600'])\nraise OSError('no database')")
     assert daemon.exit_code() == 78
-    assert not in_session_but_guard(daemon)
+    poll(lambda: not in_session(daemon.process.pid), "the end of all", timeout=2)
 
 
 def test_children_of_an_import_that_is_stopped_are_ended(launch: Launcher) -> None:
@@ -446,7 +451,7 @@ def test_children_of_an_import_that_is_stopped_are_ended(launch: Launcher) -> No
     daemon = launch("log.info('importing')\nsubprocess.run(['sleep', '600'])")
     family = family_grown(daemon, 1)
     assert daemon.stop(within=2) == 0
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
 
 
@@ -467,7 +472,7 @@ def test_children_do_not_outlive_a_third_signal(launch: Launcher) -> None:
         time.sleep(0.3)  # signals closer together count as one
     daemon.signal(signal.SIGTERM)
     assert daemon.exit_code(within=3) == 3
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
 
 
@@ -499,7 +504,7 @@ def test_daemon_that_has_lost_its_guard_goes_on_and_stops(launch: Launcher, harm
     daemon.wait_for("run.finished", job="quick", count=len(daemon.events("run.finished")) + 3)
     assert daemon.stop() == 3
     os.kill(guard, signal.SIGKILL) if alive([guard]) else None
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
     assert daemon.events("children.killed")
 
@@ -515,7 +520,7 @@ def test_daemon_runs_without_a_guard_where_no_process_is_to_be_had(launch: Launc
     )
     family = family_grown(daemon, 2)
     assert daemon.stop() == 0
-    assert not alive(family)
+    assert_gone(family)
     daemon.assert_log_is_consistent()
 
 
@@ -603,9 +608,3 @@ def test_copy_of_the_daemon_has_signals_of_its_own(launch: Launcher, text: str) 
         reached = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
         assert not [signum for signum in reached if found[state] >> (signum - 1) & 1], state
     assert not found["names"]
-
-
-def in_session_but_guard(daemon: Daemon) -> list[int]:
-    """Who is left in the daemon's session, the guard apart: it has a few milliseconds more."""
-    left = in_session(daemon.process.pid)
-    return [pid for pid in left if stat_of(pid) and Path(f"/proc/{pid}/comm").read_text() != "jobd-guard\n"]
