@@ -61,6 +61,7 @@ class Guard:
         self._noted = False
         self._told = False
         self._ending = False
+        self._deaf = False
         self._unread_since = mmap.mmap(-1, _INSTANT.size)  # shared with the guard
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handle = _handle(os.getpid())
@@ -78,7 +79,7 @@ class Guard:
     def brace(self) -> None:
         """Signals are about to be read: if one of them asks for the stop, that is to be on time whatever happens."""
         if not self._told:
-            self._tell(_GONE_WITHIN, self._bound_s)
+            self._tell(_GONE_WITHIN, max(0.0, self._bound_s - self.unread_s()))
 
     def relax(self) -> None:
         """None of the signals has asked for the stop."""
@@ -98,7 +99,7 @@ class Guard:
 
     def terminate(self) -> None:
         """Ask those that have been noted to end."""
-        if self._noted and not self._tell(_TERMINATE):
+        if self._noted and (self._deaf or not self._tell(_TERMINATE)):
             self._family.note()
             self._family.terminate()
 
@@ -126,8 +127,8 @@ class Guard:
         return True
 
     def _ask(self, word: bytes, seconds: float = 0.0, takes_s: float = 0.0) -> bytes | None:
-        """The answer; None if there is none in time."""
-        if not self._tell(word, seconds):
+        """The answer; None if there is none in time, and from then on."""
+        if self._deaf or not self._tell(word, seconds):
             return None
         until = Real.monotonic() + takes_s + ANSWER_S
         poller = select.poll()
@@ -141,6 +142,7 @@ class Guard:
                     return answer[1:]
         except (OSError, ValueError):
             pass
+        self._deaf = True  # no time is to be lost on it again
         return None
 
 
@@ -207,7 +209,9 @@ class _Watch:
     def _sleep_ms(self, now: float) -> float | None:
         """How long may be slept, at most."""
         to_last_s = self._gone_at - LAST_S - now
-        if self._seen_at is not None or to_last_s <= 0:
+        if to_last_s <= 0:
+            return max(0.001, min(STEP_S, self._left_s)) * 1000
+        if self._seen_at is not None:
             return STEP_S * 1000
         return None if to_last_s == math.inf else min(to_last_s, 86_400) * 1000 + 1
 
