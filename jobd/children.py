@@ -8,6 +8,9 @@ A family remembers its members, because a shell that ends leaves its children to
 they were. Who was there before us (what a start script left running before it became jobd, such as the `tee` that
 reads our log) is no member.
 
+Python's own helper that removes shared memory when the last user has gone is no member either: it ignores SIGTERM, ends
+by itself with the daemon, and has its work to do then.
+
 Tricky: what is killed one by one can start others meanwhile. So all are stopped first, until a look finds nobody new.
 """
 
@@ -26,6 +29,8 @@ from jobd.clock import Real
 KILL_S = 0.1
 #: How often to look whether they have gone.
 LOOK_EVERY_S = 0.005
+#: In the command line of `multiprocessing`'s helper.
+_TRACKER = b"from multiprocessing.resource_tracker import main"
 #: Audit events that stand before a new process.
 _STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
 
@@ -179,7 +184,7 @@ def _descendants(roots: Iterable[Process], besides: frozenset[Process]) -> list[
             if stat is None or not stat.lives or stat.parent != parent.pid or pid == os.getpid():
                 continue
             child = Process(pid, stat.started)
-            if child not in besides and child not in found:
+            if child not in besides and child not in found and _TRACKER not in _read(f"/proc/{pid}/cmdline"):
                 found[child] = None
                 waiting.append(child)
     return list(found)

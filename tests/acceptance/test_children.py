@@ -177,6 +177,28 @@ def test_children_that_are_left_open_do_not_outlive_the_daemon(launch: Launcher,
     assert daemon.outcomes() == ["succeeded"]
 
 
+def test_shared_memory_is_removed_by_who_is_there_for_it(launch: Launcher) -> None:
+    """Python's helper outlives the daemon by a moment, to do its work: segments that nobody has unlinked are gone."""
+    daemon = launch(
+        """
+        from multiprocessing import shared_memory
+        @every("1h")
+        def job():
+            global memory
+            memory = shared_memory.SharedMemory(create=True, size=100)
+            log.info("created", segment=memory.name)
+        """
+    )
+    segment = Path("/dev/shm") / daemon.wait_for("created")["segment"]
+    family = family_grown(daemon, 1)
+    assert segment.exists()
+    assert daemon.stop(within=1) == 0
+    assert_gone(family)
+    assert not segment.exists()
+    daemon.assert_log_is_consistent()
+    assert not daemon.events("children.killed")
+
+
 def test_child_that_ignores_sigterm_is_killed_and_named(launch: Launcher) -> None:
     """The run that waits for it is abandoned; the child is killed, with its own, and the log says which."""
     daemon = launch(
