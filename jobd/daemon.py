@@ -154,6 +154,7 @@ class Daemon:
     def _leave(self, code: ExitCode) -> NoReturn:
         """End the process at once: no thread is joined, nothing is finalised, nobody's exit handler can hold it."""
         self._fences.guard.end(0.0)
+        self._fences.guard.dismiss()
         os._exit(code)
 
     def _stray(self, where: str, error: BaseException) -> None:

@@ -4,7 +4,7 @@ May import: children, clock, signals.
 
 It knows by when the daemon has to be gone, and kills it if it is not; and it ends the processes that jobs have left
 behind, at the daemon's word, or by itself where a fence has fallen. It sleeps until a signal comes, a word, or the
-daemon's end, which is its own.
+daemon's end, which is its own. A daemon that leaves by itself sends it ahead.
 
 Tricky:
 
@@ -40,13 +40,15 @@ LAST_S = 1.0
 STACKS_S = 0.04
 #: How long the daemon waits for the guard's answer, beyond what the answer takes.
 ANSWER_S = 0.15
+#: How long the daemon waits at its very end until the guard has gone ahead; it takes a millisecond.
+LEAVE_S = 0.05
 #: How many of those that were killed the answer names: one datagram has to hold them.
 _NAMED = 1000
 
 _INSTANT = struct.Struct("d")
 #: What is said, and a number of seconds.
 _WORD = struct.Struct("=cd")
-_GONE_WITHIN, _NOTE, _TERMINATE, _END = b"G", b"N", b"T", b"E"
+_GONE_WITHIN, _NOTE, _TERMINATE, _END, _LEAVE = b"G", b"N", b"T", b"E", b"L"
 #: Nothing here waits for a guard that hangs, or is hit by SIGPIPE for one that has been killed.
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -118,6 +120,19 @@ class Guard:
         if answer is None:
             return self._family.end(max(0.0, until - Real.monotonic()))
         return [Killed(*each) for each in json.loads(answer)]
+
+    def dismiss(self) -> None:
+        """Send it away, and wait until it has gone, so that nothing of the daemon outlives it."""
+        if self._deaf or not self._tell(_LEAVE):
+            return
+        until = Real.monotonic() + LEAVE_S
+        try:
+            poller = select.poll()
+            poller.register(self._line, select.POLLIN)
+            while poller.poll(max(0.0, until - Real.monotonic()) * 1000) and self._line.recv(65_536, _FLAGS):
+                pass  # an answer that comes too late
+        except (OSError, ValueError):
+            pass
 
     def _tell(self, word: bytes, seconds: float = 0.0) -> bool:
         try:
@@ -191,7 +206,7 @@ class _Watch:
         self._poller.register(signals.fileno(), select.POLLIN)
 
     def _outstays(self) -> bool:
-        """Wait: False once the daemon has ended, True once its time is up."""
+        """Wait: False once the daemon has ended, or is about to, True once its time is up."""
         while True:
             before = Real.monotonic()
             ready = [fd for fd, _ in self._poller.poll(self._sleep_ms(before))]
@@ -216,7 +231,7 @@ class _Watch:
         return None if to_last_s == math.inf else min(to_last_s, 86_400) * 1000 + 1
 
     def _obey(self) -> bool:
-        """Hear a word; whether the daemon lives."""
+        """Hear a word; whether the daemon lives, and wants to be watched."""
         try:
             message = self._line.recv(_WORD.size)
         except OSError:
@@ -234,7 +249,7 @@ class _Watch:
             self._family.terminate()
         elif word == _END:
             self._answer(_END + json.dumps(self._family.end(seconds)[:_NAMED]).encode())
-        return True
+        return bool(word != _LEAVE)
 
     def _answer(self, answer: bytes) -> None:
         try:
