@@ -55,7 +55,8 @@ class _Stamps:
         seconds, rest_ns = divmod(wall_ns, _SECOND_NS)
         kept_seconds, prefix = self._kept
         if seconds != kept_seconds:
-            prefix = self._date(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            # Not strftime: it imports a module, by whatever a job has made of importing.
+            prefix = self._date(seconds, UTC).isoformat()[:19]
             self._kept = (seconds, prefix)  # one assignment, because any thread may come by
         return f"{prefix}.{rest_ns // 1000:06d}Z"
 

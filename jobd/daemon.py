@@ -16,7 +16,22 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from jobd import __version__, clock, events, fence, hooks, log, notify, render, runner, signals, spawner, stop, watch
+from jobd import (
+    __version__,
+    clock,
+    events,
+    exits,
+    fence,
+    hooks,
+    log,
+    notify,
+    render,
+    runner,
+    signals,
+    spawner,
+    stop,
+    watch,
+)
 from jobd.clock import Real, seconds
 from jobd.errors import Fault, InvalidConfig
 from jobd.exits import ExitCode
@@ -155,7 +170,7 @@ class Daemon:
         """End the process at once: no thread is joined, nothing is finalised, nobody's exit handler can hold it."""
         self._fences.guard.end(0.0)
         self._fences.guard.dismiss()
-        os._exit(code)
+        exits.leave(code)
 
     def _stray(self, where: str, error: BaseException) -> None:
         hooks.stray(self._log, where, error)

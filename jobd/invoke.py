@@ -1,15 +1,14 @@
 """How a run is executed: a coroutine as a task on the job plane, a plain function in a daemon thread of its own.
 
-May import: job, run, plane, render, states. Each way of executing does the same: `begin` the run (which may refuse
-it), make it the current run, call the user's code, and tell `end` how that ended. Whatever the user's code raises
-ends here.
+May import: exits, job, run, plane, render, states. Each way of executing does the same: `begin` the run (which may
+refuse it), make it the current run, call the user's code, and tell `end` how that ended. Whatever the user's code
+raises ends here.
 
 Tricky: texts of exceptions are made here, on the thread of the user's code, because making them runs user code.
 """
 
 import asyncio
 import inspect
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from jobd import render
+from jobd import exits, render
 from jobd import run as runs
 from jobd.job import Kind
 from jobd.plane import FRAMES as PLANE_FRAMES
@@ -48,7 +47,7 @@ class Executor:
         self._plane = plane
         self._begin_here = begin
         self._end_here = end
-        self._process = os.getpid()
+        self._process = exits.pid()
 
     def start(self, batch: list[Run]) -> None:
         """Execute the runs as soon as can be. From the control plane."""
@@ -89,11 +88,11 @@ class Executor:
         self._end(run, CANCELLED if run.cancelled and task.cancelled() else _failed(error))
 
     def _begin(self, run: Run) -> bool:
-        return os.getpid() == self._process and self._begin_here(run)
+        return exits.pid() == self._process and self._begin_here(run)
 
     def _end(self, run: Run, ending: Ending) -> None:
-        if os.getpid() != self._process:  # a child that the job has forked has come back from it: it is no daemon
-            os._exit(0 if ending is SUCCEEDED else 1)
+        if exits.pid() != self._process:  # a child that the job has forked has come back from it: it is no daemon
+            exits.leave(0 if ending is SUCCEEDED else 1)
         self._end_here(run, ending)
 
     def _cancel_task(self, run: Run) -> None:

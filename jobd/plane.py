@@ -1,6 +1,6 @@
 """The job plane: an event loop in a daemon thread of its own, which runs nothing but user code.
 
-May import: clock. The control plane hands batches of calls over and asks how the plane is; it never waits for
+May import: clock, exits. The control plane hands batches of calls over and asks how the plane is; it never waits for
 it.
 
 Tricky: a coroutine may block the loop for as long as it likes, call its ``stop()``, or let SystemExit through it.
@@ -9,7 +9,6 @@ plane sees a loop that is held: it is None exactly while the loop waits in its s
 """
 
 import asyncio
-import os
 import selectors
 import threading
 from collections import deque
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, TypeVar
 
+from jobd import exits
 from jobd.clock import Real
 
 Item = TypeVar("Item")
@@ -37,11 +37,12 @@ class _Selector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.busy_since: float | None = None
-        self._process = os.getpid()
+        self._process = exits.pid()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if os.getpid() != self._process:
-            os._exit(0)  # a child that a job has forked would take what wakes the daemon's loop, and run its jobs twice
+        if exits.pid() != self._process:
+            # A child that a job has forked would take what wakes the daemon's loop, and run its jobs twice.
+            exits.leave(0)
         self.busy_since = None
         try:
             return super().select(timeout)
