@@ -4,13 +4,17 @@ May import: exits, job, run, plane, render, states. Each way of executing does t
 refuse it), make it the current run, call the user's code, and tell `end` how that ended. Whatever the user's code
 raises ends here.
 
-Tricky: texts of exceptions are made here, on the thread of the user's code, because making them runs user code.
+Tricky: texts of exceptions are made here, on the thread of the user's code, because making them runs user code. And
+threads are started by `_thread`: `threading.Thread.start` waits for the new thread, under a lock and through hooks
+that belong to everybody in the process, so a job could hold the control plane there, or keep every function from its
+first line.
 """
 
 import asyncio
+import contextlib
 import inspect
-import sys
 import threading
+from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType
@@ -115,18 +119,19 @@ class Executor:
         self._end(run, ending)
 
     def _start_thread(self, run: Run) -> None:
-        _mend_hooks()
         try:
-            run.body = threading.Thread(target=self._function, args=(run,), name=run.run_id, daemon=True)
-            run.body.start()
-        except Exception as error:  # no more threads are to be had, or a job has spoilt the module
+            start_new_thread(self._function, (run,))
+        except Exception as error:  # no more threads are to be had
             if self._begin(run):
                 self._end(run, _failed(error))
 
     def _function(self, run: Run) -> None:
+        run.body = get_ident()
         if not self._begin(run):
             return
         runs.current.set(run)
+        with contextlib.suppress(Exception):  # a job has spoilt the module
+            threading.current_thread().name = run.run_id
         try:
             ending = _returned(run.of.function())
         except BaseException as error:
@@ -139,15 +144,7 @@ class Executor:
 FRAMES: frozenset[CodeType] = PLANE_FRAMES | {
     Executor._coroutine.__code__,
     Executor._function.__code__,
-    *(getattr(threading.Thread, name).__code__ for name in ("_bootstrap", "_bootstrap_inner", "run")),
 }
-
-
-def _mend_hooks() -> None:
-    """Put Python's own hooks where a job has left None, because with None no thread can start."""
-    for module in (sys, threading):
-        if getattr(module, "excepthook", None) is None:
-            setattr(module, "excepthook", getattr(module, "__excepthook__"))  # noqa: B009, B010 - modules of two types
 
 
 def _failed(error: BaseException) -> Ending:

@@ -105,8 +105,8 @@ class Run:
         self.due = 0.0
         self.started = 0.0
         self.scheduled_ns = 0
-        #: What executes it: a task, a thread.
-        self.body: asyncio.Task[None] | threading.Thread | None = None
+        #: What executes it: a task, or a thread by its `threading.get_ident`.
+        self.body: asyncio.Task[None] | int | None = None
         #: Whether jobd has cancelled it; set by whoever executes it, so that its outcome can be told truthfully.
         self.cancelled = False
         self.stop_asked = False

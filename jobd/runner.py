@@ -142,8 +142,8 @@ class Runner:
     def stack(self, run: Run, frames: dict[int, FrameType] | None = None) -> list[str]:
         """Where the run stands in the code."""
         body = run.body
-        if isinstance(body, threading.Thread):
-            return stacks.of_thread(body.ident, invoke.FRAMES, frames)
+        if isinstance(body, int):
+            return stacks.of_thread(body, invoke.FRAMES, frames)
         if body is None:
             return []
         if asyncio.current_task(self._plane.loop) is body and self._plane.ident is not None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn
 
 import pytest
 
-from jobd import current_run, events
+from jobd import current_run, events, invoke
 from jobd.plane import JobPlane
 from jobd.runner import Runner
 
@@ -144,12 +145,10 @@ def test_a_function_that_does_not_end_is_abandoned_where_it_stands(control: Cont
 
     control.runner.offer([row(job_of(body), 0)])
     control.until(lambda: control.runner.running == 1)
-    thread = control.runner.oldest()[0].body
-    assert isinstance(thread, threading.Thread)
+    (run,) = control.runner.oldest()
     control.runner.abandon()
     gate.set()
-    thread.join(LIMIT_S)
-    control.until(lambda: not control.runner._ended)
+    control.until(lambda: run.body is None and not control.runner._ended)
     assert [f["outcome"] for f in control.to.of(events.RUN_FINISHED)] == ["abandoned"]
     (abandoned,) = control.to.of(events.SHUTDOWN_ABANDONED)
     assert any(place.endswith("body") for place in abandoned["stack"])
@@ -159,10 +158,10 @@ def test_a_function_that_does_not_end_is_abandoned_where_it_stands(control: Cont
 def test_a_function_for_which_there_is_no_thread_has_failed(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has a start and an end like every run, and the daemon goes on."""
 
-    def no_more(thread: threading.Thread) -> None:
+    def no_more(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", no_more)
+    monkeypatch.setattr(invoke, "start_new_thread", no_more)
     finished = control.run(lambda: None)
     assert (finished["outcome"], finished["error"]["message"]) == ("failed", "can't start new thread")
     assert control.to.names == ["run.started", "run.finished"]
@@ -171,14 +170,12 @@ def test_a_function_for_which_there_is_no_thread_has_failed(control: Control, mo
 def test_a_function_that_is_offered_too_late_does_not_start(control: Control) -> None:
     """A thread that comes to its start after the runner has closed does nothing."""
     ran: list[int] = []
-    started = threading.Thread.start
-    late: list[threading.Thread] = []
+    late: list[Callable[[], None]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading.Thread, "start", lambda thread: late.append(thread))
+        patch.setattr(invoke, "start_new_thread", lambda *call: late.append(functools.partial(call[0], *call[1])))
         control.runner.offer([row(job_of(lambda: ran.append(1)), 0)])
     control.runner.close(announce=lambda: None)
-    for thread in late:
-        started(thread)
-        thread.join(LIMIT_S)
+    for start in late:
+        start()
     assert ran == []
     assert control.to.names == ["tick.skipped"]
