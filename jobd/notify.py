@@ -63,7 +63,7 @@ class Notifier:
         try:
             self._socket.sendto((self._owed + message).encode(), self._address)
             self._owed = ""
-        except (OSError, ValueError):  # not there, not listening, busy, or no address at all
+        except Exception:  # not there, not listening, busy, no address at all, or an audit hook of a job's forbids it
             pass
 
 

@@ -17,7 +17,6 @@ logged after it. Nothing under the gate waits or runs user code.
 import asyncio
 import contextvars
 import secrets
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -122,7 +121,7 @@ class Runner:
     def abandon(self) -> None:
         """Give up every run in flight, each with the place where it stands."""
         self._collect()
-        frames = sys._current_frames()
+        frames = stacks.of_all_threads()
         for run in self.oldest():
             stack = self.stack(run, frames)
             if run.printed:

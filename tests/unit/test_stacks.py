@@ -138,4 +138,4 @@ def test_a_deep_stack_of_a_thread_is_cut_at_the_outer_end() -> None:
 
     stack = deeper(100)
     assert len(stack) == stacks.MOST
-    assert names(stack)[-1] == "of_thread"
+    assert names(stack)[-1] == "of_all_threads"
