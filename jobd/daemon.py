@@ -41,9 +41,6 @@ from jobd.settings import Settings
 
 #: How often at most systemd is told the number of runs in flight.
 STATUS_EVERY_S = 1.0
-#: How long a job that computes in Python may keep the GIL while the control plane wants it; Python's own 5 ms, times
-#: the number of such threads, would be too long a wait for a tick or a signal.
-SWITCH_INTERVAL_S = 0.001
 
 
 class Daemon:
@@ -52,7 +49,7 @@ class Daemon:
     def __init__(self, settings: Settings, to: log.Log, fences: fence.LastFences) -> None:
         """Make the parts; the threads that a stop needs exist from here on."""
         to.emit(events.DAEMON_STARTING, version=__version__, pid=os.getpid(), python=platform.python_version())
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        watch.restore_switch_interval()
         self._log = to
         self._fences = fences
         self._notifier = notify.Notifier.from_environment(os.environ)
@@ -104,8 +101,13 @@ class Daemon:
     def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
         hooks.install(self._log)
         self._plane.start(self._stray, self._plane_broken)
+        started, traced, profiled = exits.pid(), sys.gettrace(), sys.getprofile()
         with _Ears(self._listen):
             jobs = load()
+        if exits.pid() != started:
+            exits.leave(0)  # a module has forked and come back twice: the other one is the daemon
+        sys.settrace(traced)  # what a module has set here would be called for every line of the control plane
+        sys.setprofile(profiled)
         signals.reassert()
         return jobs
 

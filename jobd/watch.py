@@ -26,6 +26,9 @@ BACK_OFF = 2.0
 DEAF_LOOKS = 20
 
 
+#: How long a job that computes in Python may keep the GIL while the control plane wants it; Python's own 5 ms, times
+#: the number of such threads, would be too long a wait for a tick or a signal.
+SWITCH_INTERVAL_S = 0.001
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 
@@ -33,6 +36,12 @@ def restore_recursion_limit() -> None:
     """Raise the limit again if a job has lowered it: it holds for every thread."""
     if sys.getrecursionlimit() < _RECURSION_LIMIT:
         sys.setrecursionlimit(_RECURSION_LIMIT)
+
+
+def restore_switch_interval() -> None:
+    """Lower the interval if it is longer than ours: a job may have raised it, for all threads."""
+    if sys.getswitchinterval() > SWITCH_INTERVAL_S:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 class Watch:
@@ -66,6 +75,7 @@ class Watch:
     def _look(self) -> None:
         signals.reassert()
         restore_recursion_limit()
+        restore_switch_interval()
         self._log.mend()
         held_s = self._plane.held_for()
         self._listen_for_deafness(held_s)
