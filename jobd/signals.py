@@ -22,6 +22,17 @@ from types import FrameType
 #: The signals that ask the daemon to stop, as the contract says.
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+#: Signals that mean nothing to the daemon and would end it all the same: a job may come by one, with a timer of its
+#: own (`setitimer(2)`), say. A handler keeps that from happening; ignored ones would be so in every child, too.
+MEANINGLESS = (
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGUSR2,
+    signal.SIGIO,
+    signal.SIGPWR,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
 #: Whoever started us may have chosen to ignore these (nohup, a shell's `&`): that choice is kept.
 IGNORABLE = (signal.SIGINT, signal.SIGHUP)
 #: Stop signals closer together than this count as one: a supervisor and a terminal often both send theirs.
@@ -33,6 +44,7 @@ held_since = time.monotonic()
 _read_end = -1
 _write_end = -1
 _caught: tuple[signal.Signals, ...] = ()
+_survived: tuple[int, ...] = ()
 #: What each thread that is forking had blocked before.
 _masks: dict[int, set[int | signal.Signals]] = {}
 
@@ -43,11 +55,14 @@ def _noted(signum: int, frame: FrameType | None) -> None:
 
 def hold() -> None:
     """Catch the signals; from now on each waits in the pipe until `take` reads it."""
-    global _read_end, _write_end, _caught
+    global _read_end, _write_end, _caught, _survived
     _read_end, _write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or signal.getsignal(s) != signal.SIG_IGN)
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_let_go)
     reassert()
+    _survived = tuple(s for s in MEANINGLESS if signal.getsignal(s) == signal.SIG_DFL)
+    for signum in _survived:
+        signal.signal(signum, _noted)
 
 
 def reassert() -> None:
@@ -61,8 +76,9 @@ def reassert() -> None:
 def release() -> None:
     """Give the signals the actions that a fresh Python process has: those of a forked child are its own."""
     signal.set_wakeup_fd(-1)
-    for signum in _caught:
-        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    for signum in (*_caught, *_survived):
+        if signal.getsignal(signum) == _noted:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
 
 def _block() -> None:
