@@ -38,6 +38,9 @@ class Ending:
     failure: dict[str, Any] | None = None
 
 
+#: Python's own, whatever a job puts into the module.
+_Task = asyncio.Task
+
 SUCCEEDED = Ending(Outcome.SUCCEEDED)
 CANCELLED = Ending(Outcome.CANCELLED)
 ABANDONED = Ending(Outcome.ABANDONED)
@@ -73,8 +76,8 @@ class Executor:
         # Not `create_task`: a job may have given the loop a task factory of its own.
         coroutine = self._coroutine(run)
         try:
-            task = asyncio.Task(coroutine, loop=self._plane.loop, name=run.run_id)
-        except Exception as error:  # no memory, or a job has spoilt the module
+            task = _Task(coroutine, loop=self._plane.loop, name=run.run_id)
+        except Exception as error:  # no memory, say
             coroutine.close()
             if self._begin(run):
                 self._end(run, _failed(error))

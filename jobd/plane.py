@@ -9,6 +9,7 @@ plane sees a loop that is held: it is None exactly while the loop waits in its s
 """
 
 import asyncio
+import heapq
 import selectors
 import threading
 from collections import deque
@@ -109,6 +110,15 @@ class JobPlane:
                 self._taking = True
                 self.loop.call_soon(self._take)
 
+    def _mend(self) -> bool:
+        """Take off the loop what a job has put there to be called at an instant that is no number; whether it has."""
+        timers: list[asyncio.TimerHandle] = self.loop._scheduled  # type: ignore[attr-defined]
+        sound = [timer for timer in timers if type(timer.when()) in (int, float)]
+        spoilt = len(sound) < len(timers)
+        heapq.heapify(sound)
+        timers[:] = sound
+        return spoilt
+
     def _turn(self, stray: Callable[[str, BaseException], None], broken: Callable[[BaseException], None]) -> None:
         asyncio.set_event_loop(self.loop)
         while True:
@@ -118,8 +128,10 @@ class JobPlane:
             except (SystemExit, KeyboardInterrupt) as left:
                 error = left
             except BaseException as fault:
-                broken(fault)
-                return
+                if not self._mend():
+                    broken(fault)
+                    return
+                error = fault
             stray("event loop of the jobs", error)
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import orjson
 
+#: Kept here, because a job may put something else into the module.
+_dumps = orjson.dumps
+
 #: A line longer than this is clipped, text by text. Twelve per cent more, for what clipping cannot foresee, are still
 #: within the 48 KiB at which journald begins another entry (LineMax= in `journald.conf(5)`).
 LINE_BYTES = 43_000
@@ -32,12 +35,12 @@ _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 def line(fields: dict[str, Any]) -> bytes:
     """The fields as one line of JSON, newline included."""
     try:
-        data = orjson.dumps(fields, default=_unknown, option=_OPTIONS)
+        data = _dumps(fields, default=_unknown, option=_OPTIONS)
         if len(data) <= LINE_BYTES and len(data := _safe(data)) <= LINE_BYTES:  # escapes make it longer
             return data
     except Exception:
         pass  # there is another way for whatever it was
-    return _safe(orjson.dumps(tame(fields), option=_OPTIONS))
+    return _safe(_dumps(tame(fields), option=_OPTIONS))
 
 
 def tame(fields: dict[str, Any]) -> dict[str, Any]:
@@ -46,10 +49,10 @@ def tame(fields: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in list(fields.items())[:ITEMS]:
         key, item = clip(_key(key), 200), _cut(value)
-        size = len(_safe(orjson.dumps(item)))
+        size = len(_safe(_dumps(item)))
         if size > room:
             item = f"<{size} bytes, left out>"
-        spent = len(_safe(orjson.dumps({key: item})))
+        spent = len(_safe(_dumps({key: item})))
         if spent > room:
             break
         kept[key] = item
@@ -177,7 +180,7 @@ def _key(key: object) -> str:
 def _cut(value: Any) -> Any:
     try:
         plain = _plain(value, iter(range(VALUES)))
-        data = orjson.dumps(plain)
+        data = _dumps(plain)
     except BaseException as error:  # a subclass of dict, say, whose items() raises
         return f"<{_name(type(value))} that raised {_name(type(error))}>"
     if isinstance(plain, str):
