@@ -42,5 +42,5 @@ class LastFences:
         self.guard.kill_after(within_s + GUARD_AFTER_S)
         try:
             faulthandler.dump_traceback_later(within_s, exit=True, file=self._stderr)
-        except RuntimeError:  # no thread is to be had for it; the stop goes on without this fence
+        except Exception:  # no thread is to be had for it, or a job has spoilt the module; the stop goes on without it
             pass
