@@ -103,9 +103,11 @@ class Daemon:
         self._plane.start(self._stray, self._plane_broken)
         started, traced, profiled = exits.pid(), sys.gettrace(), sys.getprofile()
         with _Ears(self._listen):
-            jobs = load()
-        if exits.pid() != started:
-            exits.leave(0)  # a module has forked and come back twice: the other one is the daemon
+            try:
+                jobs = load()
+            finally:
+                if exits.pid() != started:
+                    exits.leave(0)  # a module has forked and come back twice: the other one is the daemon
         sys.settrace(traced)  # what a module has set here would be called for every line of the control plane
         sys.setprofile(profiled)
         signals.reassert()

@@ -115,14 +115,14 @@ def _attribute(module: ModuleType, path: str) -> object:
         try:
             found = getattr(found, part)
         except BaseException as error:
-            raise _Unusable(f"{module.__name__} has no {path}") from _from_the_module_on(error)
+            raise _Unusable(f"{_name(module)} has no {path}") from _from_the_module_on(error)
     return found
 
 
 def _declared_in(module: ModuleType) -> Iterator[Callable[..., Any]]:
     """The functions that a decorator has declared jobs in this very module, in the order of the code."""
     seen: set[int] = set()
-    for value in list(vars(module).values()):
+    for value in list(getattr(module, "__dict__", {}).values()):  # a module may put anything in its place
         here = jobs.declared(value) is not None and getattr(value, "__module__", None) == module.__name__
         if here and id(value) not in seen:
             seen.add(id(value))

@@ -158,11 +158,11 @@ threading.Event().wait()
 def test_coroutines_that_refuse_to_end_are_abandoned_and_named(launch: Launcher) -> None:
     """Every form of refusal at once: honest jobs go on, and the stop knows each by its line; the others just end."""
     bodies = REFUSING | {name: body for name, (body, _) in ENDING.items()}
-    daemon = launch(HELPERS + jobs_of("async def", bodies), beside=HEARTS, **SHORT)
+    daemon = launch(HELPERS + jobs_of("async def", bodies), beside=HEARTS, env=SHORT)
     for name in bodies:
         daemon.wait_for("run.started", job=name)
     assert_unharmed(daemon, code=3)
-    expected = dict.fromkeys(REFUSING, ["abandoned"]) | {name: [outcome] for name, (_, outcome) in ENDING.items()}
+    expected = {key: ["abandoned"] for key in REFUSING} | {name: [outcome] for name, (_, outcome) in ENDING.items()}
     assert {name: daemon.outcomes(name) for name in expected} == expected
     for name in REFUSING:
         (told,) = daemon.events("shutdown.abandoned", job=name)
@@ -172,11 +172,11 @@ def test_coroutines_that_refuse_to_end_are_abandoned_and_named(launch: Launcher)
 def test_functions_that_refuse_to_end_are_abandoned_and_named(launch: Launcher) -> None:
     """Deadlocks, loops of their own, locks of the interpreter that are never released: nobody else waits for them."""
     text = HELPERS + "shared = threading.Lock()\n" + jobs_of("def", HANGING)
-    daemon = launch(text, beside=HEARTS, **SHORT)
+    daemon = launch(text, beside=HEARTS, env=SHORT)
     for name in HANGING:
         daemon.wait_for("run.started", job=name)
     assert_unharmed(daemon, code=3)
-    assert {name: daemon.outcomes(name) for name in HANGING} == dict.fromkeys(HANGING, ["abandoned"])
+    assert {name: daemon.outcomes(name) for name in HANGING} == {key: ["abandoned"] for key in HANGING}
     for name in HANGING:
         (told,) = daemon.events("shutdown.abandoned", job=name)
         assert any("jobs.py:" in place for place in told["stack"]), told
@@ -207,7 +207,7 @@ HOLDING_WHEN_CANCELLED = {
 @pytest.mark.parametrize(("body", "outcome"), HOLDING_WHEN_CANCELLED.values(), ids=HOLDING_WHEN_CANCELLED)
 def test_who_holds_the_plane_when_cancelled_delays_nothing(launch: Launcher, body: str, outcome: str) -> None:
     """The cancellation itself runs a job's code; if that never comes back, the stop is on time all the same."""
-    daemon = launch(jobs_of("async def", {"job": f"log.info('waits')\n{body}"}), beside=HEARTS, **SHORT)
+    daemon = launch(jobs_of("async def", {"job": f"log.info('waits')\n{body}"}), beside=HEARTS, env=SHORT)
     daemon.wait_for("waits")
     assert_unharmed(daemon, code=3 if outcome == "abandoned" else 0)
     assert daemon.outcomes("job") == [outcome]
@@ -223,7 +223,7 @@ def test_a_lock_of_all_threads_that_is_never_released_holds_no_plane(launch: Lau
             threading.Event().wait()
         """,
         beside=HEARTS,
-        **SHORT,
+        env=SHORT,
     )
     daemon.wait_for("run.started", job="holder", count=3)
     assert_unharmed(daemon, code=3, hearts=("coroutine_heart",))
@@ -243,7 +243,7 @@ def test_locks_taken_by_a_thread_and_waited_for_on_the_loop(launch: Launcher) ->
             shared.acquire()  # waits
         """,
         beside=HEARTS,
-        **SHORT,
+        env=SHORT,
     )
     blocking = daemon.wait_for("job.blocking")
     assert blocking["job"] == "waiter"

@@ -1,0 +1,110 @@
+"""Coroutines that hold the job plane or flood it: who it is, is told within a second, and nobody else is harmed."""
+
+import pytest
+
+from .conftest import Launcher
+from .harness import Daemon, instant
+from .hostile import FUNCTION_HEART, HEARTS, SHORT, assert_hearts_beat, assert_unharmed, jobs_of
+
+HELPERS = """
+async def inner(): hold()
+def hold():
+    time.sleep(1)  # holds
+class Final:
+    def __del__(self): hold()
+async def hold_in_a_timer(): asyncio.get_running_loop().call_later(0.1, hold)
+"""
+#: Ways in which a job's code comes to hold the loop; the job is named whichever it is.
+HOLDING = {
+    "task that nobody awaits": "asyncio.create_task(inner())",
+    "timer": "await hold_in_a_timer()",
+    "callback of a task": "asyncio.current_task().add_done_callback(lambda task: hold())",
+    "finaliser": "final = Final()\ndel final",
+    "log call": "class Slow:\n    def __repr__(self): hold(); return 'slow'\nlog.info('slow', value=Slow())",
+}
+
+
+@pytest.mark.parametrize("body", HOLDING.values(), ids=HOLDING)
+def test_whoever_holds_the_plane_is_named_with_the_line(launch: Launcher, body: str) -> None:
+    """`job.blocking` within a second, with job, run and line, from a task, a callback or a finaliser too."""
+    daemon = launch(HELPERS + jobs_of("async def", {"job": body}), beside=HEARTS)
+    run_id = daemon.wait_for("run.started", job="job")["run_id"]
+    blocking = daemon.wait_for("job.blocking")
+    assert (blocking["job"], blocking["run_id"]) == ("job", run_id)
+    assert any(daemon.line_of("# holds") in place for place in blocking["stack"]), blocking["stack"]
+    assert blocking["blocked_s"] < 1
+    assert_hearts_beat(daemon, (FUNCTION_HEART,))
+    assert_unharmed(daemon)
+    assert_no_burst(daemon)
+
+
+def assert_no_burst(daemon: Daemon) -> None:
+    """For all ticks that came due while the plane was held, the coroutine had one run; the others are accounted for."""
+    skipped = max(daemon.events("tick.skipped", job="coroutine_heart"), key=lambda line: line["count"])
+    assert skipped["count"] >= 3
+    late = daemon.wait_for("run.started", job="coroutine_heart", tick=skipped["tick"] + skipped["count"])
+    following = daemon.wait_for("run.started", job="coroutine_heart", tick=late["tick"] + 1)
+    assert (instant(following, "scheduled_at") - instant(late, "scheduled_at")).total_seconds() == pytest.approx(0.1)
+
+
+#: What keeps the loop turning and still does not let it come to rest.
+FLOODING = {
+    "callbacks": "loop = asyncio.get_running_loop()\ndef again(): loop.call_soon(again)\nagain()",
+    "many callbacks": "for _ in range(300_000): asyncio.get_running_loop().call_soon(int)",
+    "many timers": "for number in range(100_000): asyncio.get_running_loop().call_later(number, int)",
+    "a descriptor that is always ready": "asyncio.get_running_loop().add_writer(os.pipe()[1], int)",
+    "tasks that never rest": "async def spin():\n    while True: await asyncio.sleep(0)\n"
+    "for _ in range(50): asyncio.create_task(spin())",
+    "slices below the limit": "async def slice():\n    while True:\n        time.sleep(0.02)\n"
+    "        await asyncio.sleep(0)\nasyncio.create_task(slice())",
+}
+
+
+def test_whoever_floods_the_plane_stops_nobody(launch: Launcher) -> None:
+    """Callbacks, timers and tasks without end, all at once: honest coroutines are late, and go on."""
+    daemon = launch(jobs_of("async def", FLOODING), beside=HEARTS, env=SHORT)
+    for name in FLOODING:
+        daemon.wait_for("run.finished", job=name, outcome="succeeded")
+    assert_unharmed(daemon)
+
+
+#: What jobs may set on the loop that all of them share.
+SETTINGS = {
+    "factory of tasks that raises": "def fail(*args, **kwargs): raise ValueError\nloop.set_task_factory(fail)",
+    "factory of nothing": "loop.set_task_factory(lambda *args, **kwargs: None)",
+    "handler of errors that exits": "loop.set_exception_handler(lambda *args: sys.exit(3)); loop.call_soon(int, 'x')",
+    "debugging": "loop.set_debug(True); loop.slow_callback_duration = 0",
+    "no executor": "await loop.shutdown_default_executor()",
+    "no generators": "await loop.shutdown_asyncgens()",
+    "stop": "for _ in range(10): loop.call_soon(loop.stop)",
+    "close": "loop.call_soon(loop.close)",
+    "entered again": "loop.call_soon(loop.run_forever)",
+    "no loop": "asyncio.set_event_loop(None); asyncio.set_event_loop_policy(None)",
+    "another policy": "asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())",
+    "everybody cancelled": "[task.cancel() for task in asyncio.all_tasks()]; await asyncio.sleep(9)",
+    "interrupted from outside": "loop.call_later(0.05, signal.raise_signal, signal.SIGUSR2)",
+}
+
+
+def test_what_jobs_set_on_their_common_loop_harms_nobody(launch: Launcher) -> None:
+    """A loop that is stopped, entered, reconfigured and emptied of its tasks goes on with the honest jobs."""
+    bodies = {name: f"loop = asyncio.get_running_loop()\n{body}" for name, body in SETTINGS.items()}
+    daemon = launch("import signal\n" + jobs_of("async def", bodies), beside=HEARTS, env=SHORT)
+    for name in SETTINGS:
+        daemon.wait_for("run.finished", job=name)
+    assert_unharmed(daemon)
+
+
+def test_an_exhausted_executor_keeps_nobody_from_starting(launch: Launcher) -> None:
+    """Coroutines share asyncio's threads: one that uses them all up delays who waits for one, and no tick."""
+    daemon = launch(
+        """
+        @every("1h")
+        async def greedy(): await asyncio.gather(*(asyncio.to_thread(time.sleep, 60) for _ in range(100)))
+        """,
+        beside=HEARTS,
+        env=SHORT,
+    )
+    daemon.wait_for("run.started", job="greedy")
+    assert_unharmed(daemon)
+    assert daemon.outcomes("greedy") == ["cancelled"]
