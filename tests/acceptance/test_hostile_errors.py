@@ -3,6 +3,7 @@
 import pytest
 
 from .conftest import Launcher
+from .harness import Daemon, poll
 from .hostile import HEARTS, assert_unharmed, jobs_of
 
 HELPERS = """
@@ -199,10 +200,13 @@ def test_errors_outside_of_runs_are_told_and_harm_nobody(launch: Launcher) -> No
     for name in OUTSIDE | OUTSIDE_ON_THE_LOOP:
         daemon.wait_for("run.finished", job=name, outcome="succeeded")
     for _, word in (OUTSIDE | OUTSIDE_ON_THE_LOOP).values():
-        assert daemon.log.wait_until(lambda lines, word=word: any(word.encode() in raw for raw in daemon.log.raw), 5), (
-            word
-        )
+        assert_told(daemon, word)
     assert_unharmed(daemon)
+
+
+def assert_told(daemon: Daemon, word: str) -> None:
+    """A line with this word is there, or comes."""
+    poll(lambda: any(word.encode() in raw for raw in list(daemon.log.raw)), f"a line with {word!r}")
 
 
 @pytest.mark.parametrize("instant", ["'never'", "float('nan')", "Rude()"])

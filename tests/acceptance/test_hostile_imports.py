@@ -11,7 +11,7 @@ from .hostile import HEARTS, assert_unharmed
 #: What a module may do when it is imported, all of it at once; its jobs run all the same.
 ATTACKS = {
     "threads": "def compute():\n    while True: pass\nthreading.Thread(target=compute, daemon=True).start()",
-    "switches": "import gc; gc.disable(); gc.freeze(); sys.setrecursionlimit(60); sys.setswitchinterval(100)",
+    "switches": "import gc; gc.disable(); gc.freeze(); sys.setrecursionlimit(60); threading.stack_size(65536)",
     "streams": "sys.stdout = sys.stderr = None; os.close(0); os.close(1); os.close(2)",
     "signals": "for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1): signal.signal(signum, signal.SIG_IGN)\n"
     "signal.set_wakeup_fd(-1); signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",

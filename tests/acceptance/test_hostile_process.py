@@ -214,7 +214,7 @@ DEAFENING = {
 def test_with_a_loop_that_is_spoilt_for_good_the_daemon_does_not_idle(launch: Launcher, attack: str) -> None:
     """Better no daemon than one that never starts a coroutine again: it stops in order, with 70, and says why."""
     daemon = launch(
-        jobs_of("async def", {"job": f"loop = asyncio.get_running_loop()\n{attack}"}), beside=HEARTS, **SHORT
+        jobs_of("async def", {"job": f"loop = asyncio.get_running_loop()\n{attack}"}), beside=HEARTS, env=SHORT
     )
     assert daemon.exit_code(within=15) == 70
     daemon.assert_log_is_consistent()
