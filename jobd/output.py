@@ -64,7 +64,7 @@ class Output:
         for fd, pipe in self._pipes.items():
             try:
                 got = fcntl(pipe.write_end, F_DUPFD, fd)  # the lowest from there on that is free
-            except OSError:  # none is to be had
+            except Exception:  # none is to be had, or an audit hook of a job's forbids it
                 return
             if got != fd:
                 os.close(got)
