@@ -82,7 +82,7 @@ def test_the_gil_held_by_an_import_ends_at_the_guard(launch: Launcher) -> None:
         "log.info('importing')\n-1 in itertools.count()", JOBD_GRACE_PERIOD="0.3", JOBD_CANCEL_TIMEOUT="0.3"
     )
     daemon.wait_for("importing")
-    assert daemon.stop() == -signal.SIGKILL
+    assert daemon.stop() in (1, -signal.SIGKILL)  # RACE: 1 if the signal was read before the GIL was taken for good
     assert not daemon.log.garbage
 
 
