@@ -143,6 +143,10 @@ def is_stopped(pid: int) -> bool:
     return stat is not None and stat.state in "Tt"
 
 
+#: Never set. Made before a job can spoil what makes it.
+_NEVER = threading.Event()
+
+
 def any_left() -> bool:
     """Whether this process has any child at all; this costs next to nothing."""
     try:
@@ -157,13 +161,12 @@ def any_left() -> bool:
 def start_no_more() -> None:
     """Let nobody start a process through Python from here on: who tries waits, for the end of this process."""
     leaving = get_ident()
-    never = threading.Event()
 
     def refuse(event: str, _: tuple[Any, ...]) -> None:
         if event in _STARTS:
             if get_ident() == leaving:  # a job's finaliser, on the thread that must not wait
                 raise RuntimeError("jobd is leaving; no process can be started any more")
-            never.wait()
+            _NEVER.wait()
 
     try:
         sys.addaudithook(refuse)

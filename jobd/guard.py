@@ -20,12 +20,12 @@ import json
 import math
 import mmap
 import os
-import select
 import signal
 import socket
 import struct
 from collections.abc import Callable
 from itertools import pairwise
+from select import POLLIN, poll
 from typing import NoReturn
 
 from jobd import children, signals
@@ -127,8 +127,8 @@ class Guard:
             return
         until = Real.monotonic() + LEAVE_S
         try:
-            poller = select.poll()
-            poller.register(self._line, select.POLLIN)
+            poller = poll()
+            poller.register(self._line, POLLIN)
             while poller.poll(max(0.0, until - Real.monotonic()) * 1000) and self._line.recv(65_536, _FLAGS):
                 pass  # an answer that comes too late
         except (OSError, ValueError):
@@ -146,9 +146,9 @@ class Guard:
         if self._deaf or not self._tell(word, seconds):
             return None
         until = Real.monotonic() + takes_s + ANSWER_S
-        poller = select.poll()
+        poller = poll()
         try:
-            poller.register(self._line, select.POLLIN)
+            poller.register(self._line, POLLIN)
             while poller.poll(max(0.0, until - Real.monotonic()) * 1000):
                 answer = self._line.recv(65_536, _FLAGS)
                 if not answer:
@@ -173,7 +173,7 @@ class _Watch:
         self._family = family
         self._unread_since = unread_since
         self._daemon = os.getpid()  # still: the guard is yet to be forked
-        self._poller = select.poll()
+        self._poller = poll()
         #: By when the daemon has to be gone, as the clock has it, and what is left of the last of that, as we count it.
         self._gone_at = math.inf
         self._left_s = 0.0
@@ -200,10 +200,10 @@ class _Watch:
         kept = [self._line.fileno(), *signals.pipe()]
         if self._handle is not None:
             kept.append(self._handle)
-            self._poller.register(self._handle, select.POLLIN)
+            self._poller.register(self._handle, POLLIN)
         _close_all_but(*kept)
-        self._poller.register(self._line, select.POLLIN)
-        self._poller.register(signals.fileno(), select.POLLIN)
+        self._poller.register(self._line, POLLIN)
+        self._poller.register(signals.fileno(), POLLIN)
 
     def _outstays(self) -> bool:
         """Wait: False once the daemon has ended, or is about to, True once its time is up."""
@@ -277,7 +277,7 @@ class _Watch:
     def _listen_to_signals(self) -> None:
         # Not while some are known to wait: it would wake us all the time.
         wanted = self._seen_at is None and self._gone_at == math.inf
-        self._poller.register(signals.fileno(), select.POLLIN if wanted else 0)
+        self._poller.register(signals.fileno(), POLLIN if wanted else 0)
 
     def _signal_daemon(self, signum: signal.Signals) -> None:
         try:

@@ -13,11 +13,11 @@ may be writing to it: hence its size, and a reader that waits for nothing else.
 
 import io
 import os
-import select
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from fcntl import F_DUPFD, F_SETPIPE_SZ, fcntl
+from select import POLLIN, poll
 from typing import Any, NoReturn
 
 from jobd import run as runs
@@ -98,10 +98,10 @@ class Output:
         cutter.write(data)
 
     def _read_on(self) -> None:
-        poller = select.poll()
+        poller = poll()
         pipes = {pipe.read_end: pipe for pipe in self._pipes.values()}
         for fd in pipes:
-            poller.register(fd, select.POLLIN)
+            poller.register(fd, POLLIN)
         while True:
             for fd, _ in poller.poll():
                 try:

@@ -20,13 +20,13 @@ Tricky:
 import errno
 import math
 import os
-import select
 import socket
 import stat
 import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from select import PIPE_BUF, POLLOUT, poll
 
 from jobd import descriptors
 from jobd.clock import Real
@@ -34,7 +34,7 @@ from jobd.clock import Real
 #: How many bytes may wait for a slow reader.
 MAX_WAITING_BYTES = 16 * 1024 * 1024
 #: How much leaves in one write: on a pipe no more than is atomic, elsewhere enough to make calls rare.
-PIPE_WRITE_BYTES = select.PIPE_BUF
+PIPE_WRITE_BYTES = PIPE_BUF
 WRITE_BYTES = 65_536
 #: What a stream socket takes whole or not at all: one buffer of the kernel. From more than that it takes a part when it
 #: is nearly full, and journald, at the other end of one, would get half a line from a process that is killed then.
@@ -262,6 +262,6 @@ def _ask_and_write(fd: int, data: bytes) -> int:
 
 
 def _writable(fd: int, timeout_s: float) -> bool:
-    poller = select.poll()
-    poller.register(fd, select.POLLOUT)
+    poller = poll()
+    poller.register(fd, POLLOUT)
     return bool(poller.poll(timeout_s * 1000))
