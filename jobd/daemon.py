@@ -13,6 +13,7 @@ import selectors
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -73,6 +74,7 @@ class Daemon:
         self._loop.set_exception_handler(self._control_failed)
         self._on_terminal = signals.on_terminal()
         self._telling = False
+        self._ignored: Counter[int] = Counter()
 
     def run(self, load: Callable[[], list[Job]]) -> NoReturn:
         """Load the jobs, run them until a stop is asked for, and leave the process with an `ExitCode`."""
@@ -131,10 +133,10 @@ class Daemon:
             self._obey(signum)
         self._fences.guard.relax()
 
-    def _obey(self, signum: signal.Signals) -> None:
+    def _obey(self, signum: int) -> None:
         """Every signal comes by here, in the order in which they came."""
         if signum in signals.STOP or (signum == signal.SIGHUP and self._on_terminal):
-            self._stop.signalled(signum)
+            self._stop.signalled(signal.Signals(signum))
         elif signum == signal.SIGUSR1:
             self._log.emit(
                 events.DAEMON_STATUS,
@@ -143,6 +145,14 @@ class Daemon:
                 uptime_s=_uptime_s(),
             )
             self._runner.tell()
+        elif signum in signals.STRAY:
+            self._ignore(signum)
+
+    def _ignore(self, signum: int) -> None:
+        """Tell of a signal without a meaning; when its count has doubled again, because a timer may send thousands."""
+        self._ignored[signum] += 1
+        if self._ignored[signum].bit_count() == 1:
+            self._log.emit(events.SIGNAL_IGNORED, signal=signals.name(signum), count=self._ignored[signum])
 
     def _offer(self, ticks: list[Due]) -> None:
         self._runner.offer(ticks)

@@ -39,7 +39,7 @@ _TRACEBACK = "the traceback, as Python prints it"
 
 DAEMON_STARTING = _event(
     "daemon.starting", "info", "The process has started; nothing is loaded yet.",
-    version="jobd's version", pid="the process", python="Python's version",
+    version="jobd's version", pid="the process; where jobd is PID 1, that of its child, the daemon", python="Python's version",
 )  # fmt: skip
 DAEMON_READY = _event(
     "daemon.ready", "info", "Every job is loaded and the first ticks are due.",
@@ -128,6 +128,10 @@ CONFIG_UNKNOWN = _event(
 CONFIG_DUPLICATE = _event(
     "config.duplicate", "warning", "A file names a variable twice; the last one counts.",
     setting="the variable", source="where it stands the last time",
+)  # fmt: skip
+SIGNAL_IGNORED = _event(
+    "signal.ignored", "warning", "A signal that means nothing to jobd, and would end another process.",
+    signal="its name", count="how often it has come so far; told again each time that has doubled",
 )  # fmt: skip
 LOG_DROPPED = _event(
     "log.dropped", "error", "The reader of the log was too slow, and the oldest waiting lines had to go.",

@@ -5,8 +5,11 @@ Imports nothing of ours and nothing heavy, because it runs first.
 CPython's C-level handler writes the number of each signal into a pipe (`signal.set_wakeup_fd`), in any thread and
 without the GIL. Whoever stands at the other end reads it: a thread while the jobs are being imported, the control
 loop afterwards. So no signal falls between two handlers, and no handler of ours runs Python code that could log,
-lock or raise in the middle of something. The Python-level handler below does nothing: it is there because only
-signals with one reach the pipe.
+lock or raise in the middle of something. The Python-level handler below is there because only signals with one reach
+the pipe.
+
+Signals that mean nothing to the daemon are caught as well where they would end it without a word: a stray `kill`, or
+a job's `signal.alarm`. A jobs module may install a handler of its own for those, and keeps it.
 
 Tricky: only the main thread may change dispositions (`signal(2)`, `signal.signal`). A forked child shares the pipe
 until it lets go of it, and a SIGTERM for the child must never be taken for one for the daemon; so the thread that
@@ -22,67 +25,90 @@ from types import FrameType
 #: The signals that ask the daemon to stop, as the contract says.
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-#: Signals that mean nothing to the daemon and would end it all the same: a job may come by one, with a timer of its
-#: own (`setitimer(2)`), say. A handler keeps that from happening; ignored ones would be so in every child, too.
-MEANINGLESS = (
+#: Whoever started us may have chosen to ignore these (nohup, a shell's `&`): that choice is kept.
+IGNORABLE = (signal.SIGINT, signal.SIGHUP)
+#: What means nothing to the daemon and would end it. (SIGQUIT has a meaning as soon as `fence` gives it one.) Not
+#: those that tell of a fault in the code that runs: `faulthandler` knows what to do with these.
+STRAY = (
+    signal.SIGQUIT,
+    signal.SIGUSR2,
     signal.SIGALRM,
     signal.SIGVTALRM,
     signal.SIGPROF,
-    signal.SIGUSR2,
     signal.SIGIO,
     signal.SIGPWR,
+    signal.SIGSTKFLT,
+    signal.SIGXCPU,  # the soft limit; at the hard one the kernel sends SIGKILL
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
-#: Whoever started us may have chosen to ignore these (nohup, a shell's `&`): that choice is kept.
-IGNORABLE = (signal.SIGINT, signal.SIGHUP)
+#: Python ignores these, or the reader of the log and a full disk could end the process; it stays so.
+DEADLY_ERRORS = (signal.SIGPIPE, signal.SIGXFSZ)
 #: Stop signals closer together than this count as one: a supervisor and a terminal often both send theirs.
 ONE_REQUEST_S = 0.25
 
 #: When the signals were caught, on the monotonic clock: as near to the start of the process as we can see.
 held_since = time.monotonic()
 
+_EVERY = signal.valid_signals()
 _read_end = -1
 _write_end = -1
 _caught: tuple[signal.Signals, ...] = ()
-_survived: tuple[int, ...] = ()
+_stray: tuple[int, ...] = ()
 #: What each thread that is forking had blocked before.
 _masks: dict[int, set[int | signal.Signals]] = {}
 
 
 def _noted(signum: int, frame: FrameType | None) -> None:
-    """Do nothing: the number is in the pipe already."""
+    """The number is in the pipe already, unless somebody has taken the wake-up descriptor: then take it back."""
+    if _take_wakeup() != _write_end:
+        try:
+            os.write(_write_end, bytes((signum,)))
+        except BlockingIOError:  # it is full, so its reader is awake
+            pass
+
+
+def _take_wakeup() -> int:
+    return signal.set_wakeup_fd(_write_end, warn_on_full_buffer=False)
 
 
 def hold() -> None:
-    """Catch the signals; from now on each waits in the pipe until `take` reads it."""
-    global _read_end, _write_end, _caught, _survived
+    """Catch the signals; from now on each waits in the pipe until `take` reads it. What was blocked comes now."""
+    global _read_end, _write_end, _caught, _stray
     _read_end, _write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or signal.getsignal(s) != signal.SIG_IGN)
+    _stray = tuple(s for s in STRAY if signal.getsignal(s) == signal.SIG_DFL)
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_let_go)
     reassert()
-    _survived = tuple(s for s in MEANINGLESS if signal.getsignal(s) == signal.SIG_DFL)
-    for signum in _survived:
-        signal.signal(signum, _noted)
 
 
 def reassert() -> None:
     """Take the signals back, whoever changed their disposition, their mask or the wake-up descriptor meanwhile."""
-    signal.set_wakeup_fd(_write_end, warn_on_full_buffer=False)
+    _take_wakeup()
     for signum in _caught:
         signal.signal(signum, _noted)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _caught)
+    for number in _stray:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _noted)
+    for signum in DEADLY_ERRORS:
+        if not callable(signal.getsignal(signum)):
+            signal.signal(signum, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # the exit codes of all children would be lost
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # threads and children get the same
 
 
 def release() -> None:
     """Give the signals the actions that a fresh Python process has: those of a forked child are its own."""
     signal.set_wakeup_fd(-1)
-    for signum in (*_caught, *_survived):
-        if signal.getsignal(signum) == _noted:
-            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    for signum in _caught:
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    for number in _stray:
+        if signal.getsignal(number) is _noted:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _block() -> None:
-    _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _caught)
+    _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY)
 
 
 def _unblock() -> None:
@@ -99,13 +125,21 @@ def fileno() -> int:
     return _read_end
 
 
-def take() -> list[signal.Signals]:
-    """The signals that have come since the last call, in order."""
+def take() -> list[int]:
+    """The signals that have come since the last call, in order; not those that a job handles itself."""
     try:
         numbers = os.read(_read_end, 4096)
     except BlockingIOError:
         return []
-    return [signal.Signals(number) for number in numbers if number in _caught]
+    return [number for number in numbers if number in _caught or (number and signal.getsignal(number) is _noted)]
+
+
+def name(signum: int) -> str:
+    """What the signal is called: ``SIGUSR2``, ``SIGRTMIN+3``."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"SIGRTMIN+{signum - signal.SIGRTMIN}"
 
 
 def stop_waits() -> bool:
@@ -114,7 +148,7 @@ def stop_waits() -> bool:
         numbers = os.read(_read_end, 4096)
     except BlockingIOError:
         return False
-    os.write(_write_end, numbers)
+    os.write(_write_end, bytes(dict.fromkeys(numbers)))  # each once: a full pipe has no room for the next stop signal
     return any(number in STOP for number in numbers)
 
 
