@@ -2,15 +2,13 @@
 
 import os
 import pty
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from .conftest import Launcher
-from .harness import JOBD, Daemon, becoming_jobd, children_of, poll
+from .harness import JOBD, Daemon, becoming_jobd
 
 BEAT = """
 @every("0.1")
@@ -228,50 +226,6 @@ def test_control_c_on_a_terminal(launch: Launcher, terminal: tuple[int, int]) ->
     assert daemon.exit_code(within=3) == 0
     daemon.assert_log_is_consistent()
     assert daemon.events("shutdown.requested", signal="SIGINT")
-
-
-NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-
-
-def may_unshare() -> bool:
-    """Whether this machine lets us make a PID namespace."""
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.fixture(scope="module")
-def namespace() -> tuple[str, ...]:
-    """What starts a program as PID 1 of a namespace of its own."""
-    if not may_unshare():
-        pytest.skip("PID namespaces need root and unshare(1)")
-    return NAMESPACE
-
-
-def as_first_process(launch: Launcher, namespace: tuple[str, ...], jobs: str) -> Daemon:
-    """A daemon that is PID 1."""
-    daemon = launch(jobs, program=(*namespace, JOBD))
-    poll(lambda: children_of(daemon.process.pid), "the namespace")
-    daemon.pid = children_of(daemon.process.pid)[0]
-    return daemon
-
-
-def test_as_pid_1_it_stops_in_order(launch: Launcher, namespace: tuple[str, ...]) -> None:
-    """As the first process of a container, where signals have no default action."""
-    daemon = as_first_process(launch, namespace, "@every('0.2')\nasync def job(): await asyncio.sleep(0.3)")
-    assert daemon.wait_for("daemon.starting")["pid"] == 1
-    daemon.wait_for("run.started", count=3)
-    assert daemon.stop() == 0
-    daemon.assert_log_is_consistent()
-    assert set(daemon.outcomes()) == {"succeeded"}
-
-
-def test_as_pid_1_it_stops_during_the_import(launch: Launcher, namespace: tuple[str, ...]) -> None:
-    """PID 1 obeys a stop while its jobs are still being imported."""
-    daemon = as_first_process(launch, namespace, "log.info('importing'); time.sleep(60)")
-    daemon.wait_for("importing")
-    assert daemon.stop(within=2) == 0
-    daemon.assert_log_is_consistent()
 
 
 def test_a_storm_of_questions_does_not_hold_up_the_stop(launch: Launcher) -> None:
