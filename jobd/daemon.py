@@ -74,6 +74,7 @@ class Daemon:
         self._loop.set_exception_handler(self._control_failed)
         self._on_terminal = signals.on_terminal()
         self._telling = False
+        self._to_handle: set[int] = set()
         self._ignored: Counter[int] = Counter()
 
     def run(self, load: Callable[[], list[Job]]) -> NoReturn:
@@ -135,7 +136,9 @@ class Daemon:
 
     def _obey(self, signum: int) -> None:
         """Every signal comes by here, in the order in which they came."""
-        if signum in signals.STOP or (signum == signal.SIGHUP and self._on_terminal):
+        if signum in signals.handlers:
+            self._handle_soon(signum)
+        elif signum in signals.STOP or (signum == signal.SIGHUP and self._on_terminal):
             self._stop.signalled(signal.Signals(signum))
         elif signum == signal.SIGUSR1:
             self._log.emit(
@@ -147,6 +150,19 @@ class Daemon:
             self._runner.tell()
         elif signum in signals.STRAY:
             self._ignore(signum)
+
+    def _handle_soon(self, signum: int) -> None:
+        if signum not in self._to_handle:  # like the kernel: one that waits already is not counted
+            self._to_handle.add(signum)
+            self._plane.call(self._handle, [signum])
+
+    def _handle(self, signum: int) -> None:
+        """On the job plane: call the handler that a jobs module has installed."""
+        self._to_handle.discard(signum)
+        try:
+            signals.handlers[signum](signum, sys._getframe())
+        except BaseException as error:
+            self._stray(f"handler of {signals.name(signum)}", error)
 
     def _ignore(self, signum: int) -> None:
         """Tell of a signal without a meaning; when its count has doubled again, because a timer may send thousands."""

@@ -9,7 +9,8 @@ lock or raise in the middle of something. The Python-level handler below is ther
 the pipe.
 
 Signals that mean nothing to the daemon are caught as well where they would end it without a word: a stray `kill`, or
-a job's `signal.alarm`. A jobs module may install a handler of its own for those, and keeps it.
+a job's `signal.alarm`. A jobs module may install a handler of its own for any signal that is not ours. Python would
+call it in the main thread, amid the control plane; so it is kept in `handlers`, and called where user code belongs.
 
 Tricky: only the main thread may change dispositions (`signal(2)`, `signal.signal`). A forked child shares the pipe
 until it lets go of it, and a SIGTERM for the child must never be taken for one for the daemon; so the thread that
@@ -20,6 +21,7 @@ import os
 import signal
 import time
 from _thread import get_ident
+from collections.abc import Callable
 from types import FrameType
 
 #: The signals that ask the daemon to stop, as the contract says.
@@ -49,10 +51,14 @@ ONE_REQUEST_S = 0.25
 #: When the signals were caught, on the monotonic clock: as near to the start of the process as we can see.
 held_since = time.monotonic()
 
+#: What jobs modules have installed; whoever takes such a signal has to see to it that its handler is called.
+handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+
 _EVERY = signal.valid_signals()
 _read_end = -1
 _write_end = -1
 _caught: tuple[signal.Signals, ...] = ()
+_ignored: tuple[signal.Signals, ...] = ()
 _stray: tuple[int, ...] = ()
 #: What each thread that is forking had blocked before.
 _masks: dict[int, set[int | signal.Signals]] = {}
@@ -73,9 +79,10 @@ def _take_wakeup() -> int:
 
 def hold() -> None:
     """Catch the signals; from now on each waits in the pipe until `take` reads it. What was blocked comes now."""
-    global _read_end, _write_end, _caught, _stray
+    global _read_end, _write_end, _caught, _ignored, _stray
     _read_end, _write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or signal.getsignal(s) != signal.SIG_IGN)
+    _ignored = tuple(s for s in (*IGNORABLE, *DEADLY_ERRORS) if s not in _caught)
     _stray = tuple(s for s in STRAY if signal.getsignal(s) == signal.SIG_DFL)
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_let_go)
     reassert()
@@ -86,11 +93,15 @@ def reassert() -> None:
     _take_wakeup()
     for signum in _caught:
         signal.signal(signum, _noted)
-    for number in _stray:
-        if signal.getsignal(number) == signal.SIG_DFL:
+    for number in _EVERY.difference(_caught):
+        action = signal.getsignal(number)
+        if callable(action) and action is not _noted:
+            handlers[number] = action
             signal.signal(number, _noted)
-    for signum in DEADLY_ERRORS:
-        if not callable(signal.getsignal(signum)):
+        elif action is signal.SIG_DFL and number in _stray:
+            signal.signal(number, _noted)
+    for signum in _ignored:
+        if signum not in handlers:
             signal.signal(signum, signal.SIG_IGN)
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # the exit codes of all children would be lost
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -98,13 +109,13 @@ def reassert() -> None:
 
 
 def release() -> None:
-    """Give the signals the actions that a fresh Python process has: those of a forked child are its own."""
+    """Give the signals the actions that they would have without us: those of a forked child are its own."""
     signal.set_wakeup_fd(-1)
     for signum in _caught:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
-    for number in _stray:
+    for number in _EVERY.difference(_caught):
         if signal.getsignal(number) is _noted:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, handlers.get(number, signal.SIG_DFL))
 
 
 def _block() -> None:
@@ -126,12 +137,12 @@ def fileno() -> int:
 
 
 def take() -> list[int]:
-    """The signals that have come since the last call, in order; not those that a job handles itself."""
+    """The signals that have come since the last call, in order."""
     try:
         numbers = os.read(_read_end, 4096)
     except BlockingIOError:
         return []
-    return [number for number in numbers if number in _caught or (number and signal.getsignal(number) is _noted)]
+    return [n for n in numbers if n in _caught or (n in _EVERY and signal.getsignal(n) is _noted)]
 
 
 def name(signum: int) -> str:
