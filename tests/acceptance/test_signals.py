@@ -3,12 +3,13 @@
 import os
 import pty
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from .conftest import Launcher
-from .harness import JOBD, Daemon, becoming_jobd
+from .harness import JOBD, PATIENCE_S, Daemon, becoming_jobd, poll
 
 BEAT = """
 @every("0.1")
@@ -236,3 +237,341 @@ def test_a_storm_of_questions_does_not_hold_up_the_stop(launch: Launcher) -> Non
         os.kill(daemon.pid, signal.SIGUSR1)
     assert daemon.stop(within=5) == 0
     daemon.assert_log_is_consistent()
+
+
+STRAY = [
+    *("SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGSTKFLT", "SIGXCPU"),
+    *("SIGRTMIN", "SIGRTMIN+5", "SIGRTMAX"),
+]
+
+
+def number(name: str) -> int:
+    """The number of a signal that may have no name of its own."""
+    base, _, offset = name.partition("+")
+    return signal.Signals[base] + int(offset or 0)
+
+
+def test_signals_without_a_meaning_are_told_and_end_nothing(launch: Launcher) -> None:
+    """A stray `kill -USR2` and its like: one `signal.ignored` line with the name, and the daemon goes on."""
+    daemon = launch(BEAT)
+    daemon.wait_for("run.started")
+    for name in STRAY:
+        os.kill(daemon.pid, number(name))
+        assert daemon.wait_for("signal.ignored", signal=name)["count"] == 1
+    assert_goes_on(daemon)
+    assert len(daemon.events("signal.ignored")) == len(STRAY)
+
+
+def test_alarm_that_a_job_has_set(launch: Launcher) -> None:
+    """`signal.alarm` without a handler ends a program; not the daemon."""
+    daemon = launch("@every('1h')\ndef job(): signal.setitimer(signal.ITIMER_REAL, 0.05)", beside=BEAT)
+    daemon.wait_for("signal.ignored", signal="SIGALRM")
+    assert_goes_on(daemon)
+
+
+def test_signal_that_comes_a_thousand_times_a_second_is_no_flood_in_the_log(launch: Launcher) -> None:
+    """It is told again each time its count has doubled."""
+    daemon = launch("@every('1h')\ndef job(): signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)", beside=BEAT)
+    daemon.wait_for("signal.ignored", count=8)
+    assert_goes_on(daemon)
+    told = [line["count"] for line in daemon.events("signal.ignored")]
+    assert told == [2**n for n in range(len(told))]
+
+
+def test_soft_limit_of_processor_time_ends_nothing(launch: Launcher) -> None:
+    """SIGXCPU is told; the hard limit stays the kernel's."""
+    daemon = launch(
+        """
+        import resource
+        @every("1h")
+        def job():
+            used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+            resource.setrlimit(resource.RLIMIT_CPU, (int(used) + 1, resource.RLIM_INFINITY))
+            while not current_run().stopping.is_set(): pass
+        """,
+        beside=BEAT,
+    )
+    daemon.wait_for("signal.ignored", signal="SIGXCPU")
+    assert_goes_on(daemon)
+
+
+PHASES = {
+    "importing": "log.info('reached'); time.sleep(60)",
+    "idle": "@every('1h')\nasync def job(): log.info('reached')",
+    "running": "@every('1h')\nasync def job(): log.info('reached'); await asyncio.sleep(60)",
+    "draining": "@every('1h')\nasync def job(): await asyncio.sleep(60)",
+    "cancelling": """
+        @every("1h")
+        async def job():
+            try: await asyncio.sleep(60)
+            finally: await asyncio.sleep(60)
+        """,
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_signals_that_are_no_stop_change_nothing_in_any_phase(launch: Launcher, phase: str) -> None:
+    """SIGHUP without a terminal, questions and strays are answered or told, and the phase goes on; SIGTERM ends it."""
+    daemon = launch(
+        PHASES[phase],
+        JOBD_GRACE_PERIOD="0" if phase == "cancelling" else "60",
+        JOBD_CANCEL_TIMEOUT="60" if phase == "cancelling" else "0.5",
+    )
+    if phase in ("draining", "cancelling"):
+        daemon.wait_for("run.started")
+        os.kill(daemon.pid, signal.SIGTERM)
+        daemon.wait_for({"draining": "shutdown.waiting", "cancelling": "shutdown.cancelling"}[phase])
+    else:
+        daemon.wait_for("reached")
+    for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2, signal.SIGUSR1):
+        os.kill(daemon.pid, signum)
+    daemon.wait_for("signal.ignored", signal="SIGUSR2")
+    told = {"importing": "starting", "idle": "running"}.get(phase, phase)
+    assert daemon.wait_for("daemon.status")["state"] == told
+    poll(lambda: "Current thread" in daemon.stderr, "the stacks")
+    assert daemon.process.poll() is None
+    if phase == "running":
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for("shutdown.waiting")
+    time.sleep(0.3)  # closer together two stop signals are one
+    daemon.signal(signal.SIGTERM)
+    assert daemon.exit_code(within=3) == (3 if phase == "cancelling" else 0)
+
+
+def test_handler_that_a_module_has_installed_is_called(launch: Launcher) -> None:
+    """It is called for each signal, with number and frame, and the signal is not told as ignored."""
+    daemon = launch(
+        """
+        def handler(signum, frame): log.info("handled", number=signum, line=frame.f_lineno)
+        signal.signal(signal.SIGUSR2, handler)
+        signal.signal(signal.SIGCHLD, handler)
+        @every("1h")
+        def job(): log.info("code", code=subprocess.run(["sh", "-c", "exit 7"]).returncode)
+        """,
+        beside=BEAT,
+    )
+    daemon.wait_for("handled", number=signal.SIGCHLD)
+    assert daemon.wait_for("code")["code"] == 7
+    for count in (1, 2, 3):
+        os.kill(daemon.pid, signal.SIGUSR2)
+        assert daemon.wait_for("handled", count=count, number=signal.SIGUSR2)["line"] > 0
+    assert_goes_on(daemon)
+    assert not daemon.events("signal.ignored")
+
+
+def test_handler_that_raises_fails_nothing(launch: Launcher) -> None:
+    """What it raises is logged as an error outside any run."""
+    daemon = launch(
+        """
+        def too_late(signum, frame): raise TimeoutError("too late")
+        signal.signal(signal.SIGALRM, too_late)
+        @every("1h")
+        def job():
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            time.sleep(0.2)
+        """,
+        beside=BEAT,
+    )
+    stray = daemon.wait_for("stray.error")
+    assert stray["where"] == "handler of SIGALRM"
+    assert stray["error"] == {"type": "TimeoutError", "message": "too late"}
+    assert_goes_on(daemon)
+
+
+def test_handler_that_blocks_does_not_hold_up_ticks_or_the_stop(launch: Launcher) -> None:
+    """Handlers are user code: they may hold the plane of the jobs, never the daemon's."""
+    daemon = launch(
+        """
+        signal.signal(signal.SIGUSR2, lambda *args: time.sleep(60))
+        @every("0.1")
+        def beat(): pass
+        """
+    )
+    daemon.wait_for("run.started")
+    os.kill(daemon.pid, signal.SIGUSR2)
+    daemon.wait_for("job.blocking")
+    daemon.wait_for("run.finished", count=len(daemon.events("run.finished")) + 3)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_loop_of_a_module_that_takes_signals_at_import(launch: Launcher) -> None:
+    """`add_signal_handler` and `asyncio.run` at import take the wake-up descriptor; the stop works all the same."""
+    daemon = launch(
+        """
+        async def main():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, lambda: log.info("theirs"))
+            log.info("importing")
+            await asyncio.sleep(60)
+        asyncio.run(main())
+        """
+    )
+    daemon.wait_for("importing")
+    assert daemon.stop(within=2) == 0
+    daemon.assert_log_is_consistent()
+
+
+#: How C code has Python code called in the main thread.
+CLEAR_WAKEUP = """
+import ctypes
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+def pending(_):
+    signal.set_wakeup_fd(-1)
+    log.info("cleared")
+    return 0
+def clear_wakeup():
+    ctypes.pythonapi.Py_AddPendingCall(pending, None)
+    os.kill(os.getpid(), signal.SIGUSR1)  # wakes the main thread up
+"""
+ATTACKS = {
+    "ignored by C code": "ctypes.CDLL(None).signal(signal.SIGTERM, 1)",
+    "default by C code": "ctypes.CDLL(None).signal(signal.SIGTERM, 0)",
+    "wake-up descriptor cleared": "clear_wakeup()",
+    "child interpreter": """
+            try: import _interpreters as interpreters
+            except ImportError: import _xxsubinterpreters as interpreters
+            child = interpreters.create()
+            interpreters.run_string(child, "import signal")
+            interpreters.destroy(child)""",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_signals_that_a_job_has_taken_are_taken_back(launch: Launcher, attack: str) -> None:
+    """Soon, as long as a run is in flight."""
+    daemon = launch(
+        f"""
+        @every("1h")
+        def attack():
+            {attack.strip()}
+            time.sleep(1)
+        """,
+        beside=CLEAR_WAKEUP + BEAT,
+    )
+    daemon.wait_for("run.finished", job="attack", outcome="succeeded")
+    assert_goes_on(daemon)
+
+
+def test_wake_up_descriptor_is_taken_back_even_in_an_idle_daemon(launch: Launcher) -> None:
+    """A thread that a job has left behind clears it when nobody looks any more; the next signal sets it again."""
+    daemon = launch(
+        """
+        def later():
+            time.sleep(1)
+            clear_wakeup()
+        @every("1h")
+        def job(): threading.Thread(target=later, daemon=True).start()
+        """,
+        beside=CLEAR_WAKEUP,
+    )
+    daemon.wait_for("cleared")
+    assert daemon.stop(within=2) == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_ignored_children_keep_their_exit_codes(launch: Launcher) -> None:
+    """SIGCHLD ignored, by a module or by whoever started the daemon, would throw the exit codes away."""
+    daemon = launch(
+        """
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        @every("0.1")
+        def job(): log.info("code", code=subprocess.run(["sh", "-c", "exit 7"]).returncode)
+        """,
+        program=becoming_jobd("signal.signal(signal.SIGCHLD, signal.SIG_IGN)"),
+    )
+    assert daemon.wait_for("code", count=3)["code"] == 7
+    assert_goes_on(daemon)
+    assert {line["code"] for line in daemon.events("code")} == {7}
+
+
+def test_reader_that_goes_away_kills_nobody(launch: Launcher) -> None:
+    """Also if a module has given SIGPIPE its deadly default back, as command-line tools do."""
+    daemon = launch(
+        """
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        @every("0.1")
+        def beat(): open("beats", "a").write(".")
+        """,
+        read=False,
+    )
+    beats = daemon.directory / "beats"
+    poll(beats.exists, "the first run")
+    assert daemon.process.stdout is not None
+    daemon.process.stdout.close()
+    before = beats.stat().st_size
+    poll(lambda: beats.stat().st_size > before + 5, "runs without a reader")
+    assert daemon.stop(within=2) == 0
+
+
+LOOK = (
+    "import signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])), "
+    "[s for s in range(1, 65) if s in signal.valid_signals() and signal.getsignal(s) not in "
+    "(signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)])"
+)
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"], ids=["coroutine", "function"])
+def test_children_have_an_empty_mask_and_no_handlers(launch: Launcher, kind: str) -> None:
+    """Whoever started the daemon has blocked everything, and so has the module: threads and children do not."""
+    daemon = launch(
+        f"""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        @every("1h")
+        {kind} job():
+            log.info("mask", blocked=len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+            look = subprocess.run([sys.executable, "-c", {LOOK!r}], capture_output=True, text=True)
+            log.info("executed", seen=look.stdout)
+            ours, theirs = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.dup2(theirs, 1)
+                exec({LOOK!r}, {{"print": lambda *seen: os.write(1, " ".join(map(str, seen)).encode())}})
+                os._exit(0)
+            os.waitpid(child, 0)
+            log.info("forked", seen=os.read(ours, 1000).decode())
+        """,
+        program=becoming_jobd("signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"),
+    )
+    assert daemon.wait_for("mask")["blocked"] == 0
+    assert daemon.wait_for("executed")["seen"] == "0 []\n"
+    assert daemon.wait_for("forked")["seen"] == "0 []"
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2", "SIGALRM", "SIGQUIT", "SIGRTMIN"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        "subprocess.Popen(['sleep', '60']); code = child.wait",
+        "multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,)); child.start(); "
+        "code = lambda: child.join() or child.exitcode",
+    ],
+    ids=["executed", "forked"],
+)
+def test_children_answer_signals_as_any_process_does(launch: Launcher, start: str, name: str) -> None:
+    """What the daemon catches for itself ends its children as it always would."""
+    daemon = launch(
+        f"""
+        import multiprocessing
+        @every("1h")
+        def job():
+            child = {start}
+            time.sleep(0.3)
+            os.kill(child.pid, signal.{name})
+            log.info("ended", code=code())
+        """
+    )
+    assert daemon.wait_for("ended", timeout=PATIENCE_S)["code"] == -number(name)
+    assert daemon.stop() == 0
+
+
+def test_stacks_are_shown_and_the_daemon_goes_on(launch: Launcher) -> None:
+    """SIGQUIT prints every thread to the real stderr, as often as it is asked to."""
+    daemon = launch(BEAT)
+    daemon.wait_for("run.finished")
+    for count in (1, 2):
+        daemon.signal(signal.SIGQUIT)
+        poll(lambda: daemon.stderr.count("Current thread") == count, "the stacks")  # noqa: B023 - called at once
+    daemon.wait_for("run.finished", count=len(daemon.events("run.finished")) + 3)
+    assert daemon.stop(within=2) == 0
