@@ -261,9 +261,9 @@ def children_of(pid: int) -> list[int]:
 
 
 def catches(pid: int, signum: Signals) -> bool:
-    """Whether the process has a handler for the signal, as the kernel sees it."""
-    caught = _status(pid).get("SigCgt", "0")
-    return bool(int(caught, 16) >> (signum - 1) & 1)
+    """Whether the process has a handler for the signal, or makes it wait for one, as the kernel sees it."""
+    now = _status(pid)
+    return any(int(now.get(mask, "0"), 16) >> (signum - 1) & 1 for mask in ("SigCgt", "SigBlk"))
 
 
 def poll(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> None:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from .conftest import MODULE, Launcher
-from .harness import Daemon, catches, poll
+from .harness import JOBD, Daemon, catches, poll
 
 BEAT = """
 @every("0.1")
@@ -103,11 +103,12 @@ def test_stop_during_an_import_that_never_ends(launch: Launcher, text: str, sign
     assert_stopped_before_it_ran(daemon)
 
 
-@pytest.mark.parametrize("delay_s", [0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6])
-def test_stop_at_any_moment_of_the_start(launch: Launcher, delay_s: float) -> None:
-    """From the moment it is caught a stop signal ends the process with 0, wherever the start is."""
-    daemon = launch(BEAT)
-    poll(lambda: catches(daemon.pid, signal.SIGTERM), "SIGTERM is caught")
+@pytest.mark.parametrize("program", [(JOBD,), MODULE], ids=["script", "module"])
+@pytest.mark.parametrize("delay_s", [0, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6])
+def test_stop_at_any_moment_of_the_start(launch: Launcher, delay_s: float, program: tuple[str, ...]) -> None:
+    """From the moment its signals wait a stop signal ends the process with 0, wherever the start is."""
+    daemon = launch(BEAT, program=program)
+    poll(lambda: catches(daemon.pid, signal.SIGTERM), "SIGTERM waits")
     time.sleep(delay_s)
     assert daemon.stop(within=2) == 0
     if daemon.lines:

@@ -41,6 +41,20 @@ def test_a_signal_is_noted_while_the_main_thread_waits_for_good() -> None:
     assert held(code) == "SIGTERM\n"
 
 
+def test_signals_wait_before_anything_is_imported() -> None:
+    """The first thing that the front door does; each import before it is time in which a signal kills."""
+    code = (
+        "import sys, _signal\n"
+        "before = set(sys.modules)\n"
+        "def block(how, signals):\n"
+        "    print(how == _signal.SIG_BLOCK, signals == _signal.valid_signals(), *sorted(set(sys.modules) - before))\n"
+        "    raise SystemExit\n"
+        "_signal.pthread_sigmask = block\n"
+        "from jobd.__main__ import main; main()"
+    )
+    assert python(code) == "True True jobd jobd.__main__\n"
+
+
 def test_a_mask_that_was_inherited_is_taken_off() -> None:
     """A signal that whoever started us has blocked arrives nevertheless."""
     before = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])\n"
@@ -165,6 +179,86 @@ def test_signals_close_together_are_one_request(gaps: list[float]) -> None:
     for gap in gaps:
         before, now = now, now + gap
         assert requests.is_new(now) is (now - before >= ONE_REQUEST_S)
+
+
+def test_a_signal_that_wakes_nobody_sets_the_wakeup_descriptor_again() -> None:
+    """Whoever has cleared it costs no signal."""
+    code = (
+        "signal.set_wakeup_fd(-1); os.kill(me, signal.SIGTERM); os.kill(me, signal.SIGUSR1)\n"
+        "print(*map(signals.name, signals.take()))"
+    )
+    assert held(code) == "SIGTERM SIGUSR1\n"
+
+
+def test_a_handler_is_kept_for_whoever_may_call_it() -> None:
+    """It is no longer Python that calls it; a forked child has it back."""
+    code = (
+        "def handler(signum, frame): print('called', signum == signal.SIGUSR2, flush=True)\n"
+        "signal.signal(signal.SIGUSR2, handler); signals.reassert()\n"
+        "os.kill(me, signal.SIGUSR2)\n"
+        "print(*map(signals.name, signals.take()), signals.handlers[signal.SIGUSR2] is handler, flush=True)\n"
+        "child = os.fork()\n"
+        "if child == 0: os.kill(os.getpid(), signal.SIGUSR2); os._exit(0)\n"
+        "os.waitpid(child, 0)"
+    )
+    assert held(code).splitlines() == ["SIGUSR2 True", "called True"]
+
+
+@pytest.mark.parametrize("name", ["SIGPIPE", "SIGXFSZ"])
+def test_what_python_ignores_stays_ignored(name: str) -> None:
+    """A module that restores the default does not let the log's reader, or a full disk, kill the process."""
+    code = (
+        f"signal.signal(signal.{name}, signal.SIG_DFL); signals.reassert(); os.kill(me, signal.{name}); print('lives')"
+    )
+    assert held(code) == "lives\n"
+
+
+def test_ignored_children_are_waited_for_again() -> None:
+    """Their exit codes are not thrown away, whether that was inherited or a module's doing."""
+    ignore = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    code = (
+        "def code():\n"
+        "    child = os.fork()\n"
+        "    if child == 0: os._exit(7)\n"
+        "    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        f"print(code())\n{ignore}signals.reassert()\nprint(code())"
+    )
+    assert held(code, ignore).splitlines() == ["7", "7"]
+
+
+def test_a_stray_that_was_ignored_at_the_start_stays_ignored() -> None:
+    """It could not have ended the process."""
+    before = "import signal; signal.signal(signal.SIGUSR2, signal.SIG_IGN)\n"
+    assert held("os.kill(me, signal.SIGUSR2); print(signals.take())", before) == "[]\n"
+
+
+@pytest.mark.parametrize(("offset", "name"), [(0, "SIGRTMIN"), (3, "SIGRTMIN+3")])
+def test_names_of_real_time_signals(offset: int, name: str) -> None:
+    """As `kill -l` shows them."""
+    from jobd import signals
+
+    assert signals.name(signal.SIGRTMIN + offset) == name
+
+
+def test_a_look_at_a_full_pipe_makes_room() -> None:
+    """What waits is put back once each, so that a stop signal that comes now is not lost."""
+    code = (
+        "for _ in range(100_000): os.kill(me, signal.SIGUSR1)\n"
+        "print(signals.stop_waits()); os.kill(me, signal.SIGTERM)\n"
+        "while not signals.stop_waits(): pass\n"
+        "print('found')"
+    )
+    assert held(code).splitlines() == ["False", "found"]
+
+
+def test_pid_1_is_the_daemon_itself_where_it_may_not_fork() -> None:
+    """No further process is to be had: better a daemon that reaps nobody than none."""
+    code = (
+        "import os\nfrom jobd import init\n"
+        "def fork(): raise BlockingIOError\n"
+        "os.fork = fork\ninit.split()\nprint('goes on')"
+    )
+    assert python(code) == "goes on\n"
 
 
 def test_the_stop_signals_are_those_of_the_contract() -> None:
