@@ -112,6 +112,8 @@ def _cannot_start(error: Exception) -> int:
 
 def _check(configuration: _Configuration) -> int:
     signals.release()  # a check that hangs in an import is ended like any other program
+    for signum in signals.take():  # also by what has come already
+        os.kill(os.getpid(), signum)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             jobs = configuration.load()
