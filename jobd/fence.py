@@ -13,6 +13,7 @@ plane included. Two fences need no GIL:
 
 import faulthandler
 import signal
+import threading
 
 from jobd import descriptors
 from jobd.guard import Guard
@@ -29,9 +30,16 @@ class LastFences:
         private = descriptors.private(2)  # a job that closes its stderr must not take this one along
         # Where the reader of stderr has stopped reading, the stacks are lost and not the end.
         self._stderr = descriptors.opened_anew(private) or private
+        # Not in the main thread, which would get faulthandler's small stack for signals (`sigaltstack(2)`): all
+        # handlers of Python use that, and half a dozen at once overflow it.
+        thread = threading.Thread(target=self._enable)
+        thread.start()
+        thread.join()
+        self.guard = Guard(bound_s + GUARD_AFTER_S)
+
+    def _enable(self) -> None:
         faulthandler.enable(self._stderr, all_threads=True)
         faulthandler.register(signal.SIGQUIT, self._stderr, all_threads=True)
-        self.guard = Guard(bound_s + GUARD_AFTER_S)
 
     def unread_s(self) -> float:
         """How long ago the stop signal came that has just been read, if that is worth telling; otherwise 0."""

@@ -1,5 +1,6 @@
 """Signals: which are obeyed, which are left alone, and under which start conditions."""
 
+import ctypes
 import os
 import pty
 import signal
@@ -260,6 +261,20 @@ def test_signals_without_a_meaning_are_told_and_end_nothing(launch: Launcher) ->
         assert daemon.wait_for("signal.ignored", signal=name)["count"] == 1
     assert_goes_on(daemon)
     assert len(daemon.events("signal.ignored")) == len(STRAY)
+
+
+def test_all_of_them_at_once(launch: Launcher) -> None:
+    """However many handlers are entered one within the other, the stack of the main thread is large enough."""
+    daemon = launch(BEAT)
+    daemon.wait_for("run.started")
+    libc = ctypes.CDLL(None)
+    daemon.signal(signal.SIGSTOP)
+    for name in ["SIGUSR1", "SIGHUP", *STRAY, *(f"SIGRTMIN+{offset}" for offset in range(1, 30))]:
+        assert libc.tgkill(daemon.pid, daemon.pid, number(name)) == 0  # they wait for the main thread
+    daemon.signal(signal.SIGCONT)
+    for name in STRAY:
+        daemon.wait_for("signal.ignored", signal=name)
+    assert_goes_on(daemon)
 
 
 def test_alarm_that_a_job_has_set(launch: Launcher) -> None:
