@@ -148,6 +148,8 @@ class Daemon:
                 uptime_s=_uptime_s(),
             )
             self._runner.tell()
+        elif signum == signal.SIGQUIT:
+            self._fences.show_stacks()
         elif signum in signals.STRAY:
             self._ignore(signum)
 

@@ -1,6 +1,6 @@
 """The last fences: they end the process when nothing in Python can any more.
 
-May import: descriptors, guard.
+May import: descriptors, guard, signals.
 
 Code that holds the GIL for good (a C extension in an endless loop) stops every thread of the process, the control
 plane included. Two fences need no GIL:
@@ -12,10 +12,9 @@ plane included. Two fences need no GIL:
 """
 
 import faulthandler
-import signal
 import threading
 
-from jobd import descriptors
+from jobd import descriptors, signals
 from jobd.guard import Guard
 
 #: How much later than the first fence the second one falls: enough for the first to print its stacks.
@@ -23,7 +22,7 @@ GUARD_AFTER_S = 0.07
 
 
 class LastFences:
-    """Both fences, and the stacks that a fault, systemd's watchdog or SIGQUIT makes the process print."""
+    """Both fences, and the stacks that a fault, systemd's watchdog, the guard or a question makes the process print."""
 
     def __init__(self, bound_s: float) -> None:
         """Post the guard: the daemon may live for `bound_s` after a stop signal. For a process with one thread."""
@@ -39,7 +38,11 @@ class LastFences:
 
     def _enable(self) -> None:
         faulthandler.enable(self._stderr, all_threads=True)
-        faulthandler.register(signal.SIGQUIT, self._stderr, all_threads=True)
+        faulthandler.register(signals.LAST_STACKS, self._stderr, all_threads=True)
+
+    def show_stacks(self) -> None:
+        """Print where every thread stands; with the GIL, so that none goes on meanwhile."""
+        faulthandler.dump_traceback(self._stderr, all_threads=True)
 
     def unread_s(self) -> float:
         """How long ago the stop signal came that has just been read, if that is worth telling; otherwise 0."""

@@ -36,7 +36,7 @@ from jobd.clock import Real
 STEP_S = 0.05
 #: This much before the end is counted in steps: what a daemon that was frozen needs to leave by itself.
 LAST_S = 1.0
-#: From SIGQUIT, for the stacks, to SIGKILL.
+#: From the signal for the stacks to SIGKILL.
 STACKS_S = 0.04
 #: How long the daemon waits for the guard's answer, beyond what the answer takes.
 ANSWER_S = 0.15
@@ -185,7 +185,7 @@ class _Watch:
         self._prepare()
         if self._outstays():
             self._family.note()
-            self._signal_daemon(signal.SIGQUIT)
+            self._signal_daemon(signals.LAST_STACKS)
             Real.sleep(STACKS_S)
             self._family.note()
             self._signal_daemon(signal.SIGKILL)

@@ -29,8 +29,8 @@ STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 #: Whoever started us may have chosen to ignore these (nohup, a shell's `&`): that choice is kept.
 IGNORABLE = (signal.SIGINT, signal.SIGHUP)
-#: What means nothing to the daemon and would end it. (SIGQUIT has a meaning as soon as `fence` gives it one.) Not
-#: those that tell of a fault in the code that runs: `faulthandler` knows what to do with these.
+#: What would end the daemon and has no other business here. (SIGQUIT asks for the stacks.) Not those that tell of a
+#: fault in the code that runs: `faulthandler` knows what to do with these.
 STRAY = (
     signal.SIGQUIT,
     signal.SIGUSR2,
@@ -41,8 +41,11 @@ STRAY = (
     signal.SIGPWR,
     signal.SIGSTKFLT,
     signal.SIGXCPU,  # the soft limit; at the hard one the kernel sends SIGKILL
-    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+    *range(signal.SIGRTMIN, signal.SIGRTMAX),
 )
+#: Has faulthandler print all stacks at once, without the GIL: the threads go on meanwhile, and now and then it follows
+#: a frame that is gone, and crashes the process. So this is only for one that is killed in the next moment.
+LAST_STACKS = signal.SIGRTMAX
 #: Python ignores these, or the reader of the log and a full disk could end the process; it stays so.
 DEADLY_ERRORS = (signal.SIGPIPE, signal.SIGXFSZ)
 #: Stop signals closer together than this count as one: a supervisor and a terminal often both send theirs.
@@ -116,6 +119,7 @@ def release() -> None:
     for number in _EVERY.difference(_caught):
         if signal.getsignal(number) is _noted:
             signal.signal(number, handlers.get(number, signal.SIG_DFL))
+    signal.signal(LAST_STACKS, signal.SIG_DFL)
 
 
 def _block() -> None:
