@@ -115,7 +115,8 @@ def release() -> None:
     """Give the signals the actions that they would have without us: those of a forked child are its own."""
     signal.set_wakeup_fd(-1)
     for signum in _caught:
-        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+        if signal.getsignal(signum) is _noted:  # a module that forks in its import may have taken it for its child
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     for number in _EVERY.difference(_caught):
         if signal.getsignal(number) is _noted:
             signal.signal(number, handlers.get(number, signal.SIG_DFL))
