@@ -41,11 +41,12 @@ STRAY = (
     signal.SIGPWR,
     signal.SIGSTKFLT,
     signal.SIGXCPU,  # the soft limit; at the hard one the kernel sends SIGKILL
-    *range(signal.SIGRTMIN, signal.SIGRTMAX),
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
 #: Has faulthandler print all stacks at once, without the GIL: the threads go on meanwhile, and now and then it follows
-#: a frame that is gone, and crashes the process. So this is only for one that is killed in the next moment.
-LAST_STACKS = signal.SIGRTMAX
+#: a frame that is gone, and crashes the process. So this is only for one that is killed in the next moment, and a
+#: signal that would end the process anyway.
+LAST_STACKS = signal.SIGTRAP
 #: Python ignores these, or the reader of the log and a full disk could end the process; it stays so.
 DEADLY_ERRORS = (signal.SIGPIPE, signal.SIGXFSZ)
 #: Stop signals closer together than this count as one: a supervisor and a terminal often both send theirs.
