@@ -14,6 +14,8 @@ from jobd import durations, envfile, schedule
 from jobd.errors import Fault
 
 PREFIX = "JOBD_"
+#: A name that looks like ours, also with something in front that is no part of a name: a quote, a byte order mark.
+_OURS = re.compile(rf"\W*{PREFIX}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def _targets(text: str) -> tuple[str, ...]:
 def _duration(text: str) -> float:
     seconds = durations.parse(text)
     if seconds > schedule.MAX_INTERVAL_S:
-        raise ValueError("is longer than 366d, the longest that is allowed")
+        raise ValueError("is too long; it must be at most 366d")
     return seconds
 
 
@@ -141,7 +143,7 @@ class Resolved:
     settings: Settings
     given: dict[str, Given]
     faults: list[Fault]
-    #: Variables with our prefix that are no settings, with their source.
+    #: Variables that look like ours and are no settings, with their source.
     unknown: dict[str, str]
 
 
@@ -205,4 +207,4 @@ def _given(
 def _unknown(environment: Mapping[str, str], file: envfile.EnvFile) -> dict[str, str]:
     known = {setting.name for setting in DECLARED.values()}
     sources = file.sources | dict.fromkeys(environment, "environment")
-    return {name: source for name, source in sources.items() if name.startswith(PREFIX) and name not in known}
+    return {name: source for name, source in sources.items() if _OURS.match(name) and name not in known}

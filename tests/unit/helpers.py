@@ -1,5 +1,6 @@
 """Small things that several tests make."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,9 +29,12 @@ def row(of: Job, first: int, last: int | None = None) -> Due:
     return Due(of, first, last, of.schedule.due(last, 0.0), of.schedule.offset_ns(last))
 
 
-def python(code: str, *arguments: str) -> str:
-    """What a Python of its own prints when it runs the code; its failure is the test's."""
+def python(code: str, *arguments: str, **environment: str) -> str:
+    """What a Python of its own, with these variables beside ours, prints when it runs the code; its failure is the
+    test's.
+    """
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    env = os.environ | environment
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import textwrap
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from jobd import envfile
 from jobd.envfile import EnvFile
 from jobd.errors import Fault, InvalidConfig
+
+from .helpers import python
 
 #: Reading the largest file that is allowed, on a slow and busy machine.
 BOUND_S = 8.0
@@ -196,6 +199,35 @@ def test_a_name_that_comes_twice_counts_the_last_time(file: Path) -> None:
     assert lines(found.sources) == {"A": "3", "B": "2"}
 
 
+def test_a_name_that_comes_often_is_told_once(file: Path) -> None:
+    """However often a file repeats itself, the warning is one for each name."""
+    assert read(file, "A=1\n" * 1000 + "B=1\n" * 2).duplicates == ["A", "B"]
+
+
+def test_a_name_that_no_variable_can_have_is_refused(file: Path) -> None:
+    """The parser takes anything between single quotes for a name; the environment takes no `=` in one."""
+    (fault,) = faults(file, "A=1\n'B=C'=2\n")
+    assert (fault.value, fault.source) == ("***", f"{file} line 2")
+
+
+@pytest.mark.parametrize("text", ["A=\u20ac", "\u00c9=1"])
+def test_what_the_locale_cannot_express_is_refused(file: Path, text: str) -> None:
+    """Where the environment cannot hold it, a character in a name or a value is a fault with its line."""
+    file.write_text(f"# first\n{text}\n", encoding="utf-8")
+    code = f"""
+        import sys
+        from jobd import envfile, errors
+        assert sys.getfilesystemencoding() == "ascii"
+        try:
+            envfile.read({str(file)!r})
+        except errors.InvalidConfig as invalid:
+            print(invalid.faults[0].source, invalid.faults[0].reason)
+    """
+    said = python(textwrap.dedent(code), LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert said.startswith(f"{file} line 2 ")
+    assert "UTF-8" in said
+
+
 def test_values_are_taken_as_they_are(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is put in for what looks like a variable."""
     monkeypatch.setenv("HOME", "/expanded")
@@ -221,6 +253,13 @@ def test_quotes_comments_and_blanks_are_as_in_python_dotenv(file: Path) -> None:
     assert lines(found.sources)["G"] == "8"
 
 
+def test_a_long_row_of_blanks_is_refused_with_its_line(file: Path) -> None:
+    """As many as are allowed are read; more would keep the parser busy for minutes."""
+    most = envfile.MAX_BLANKS
+    assert read(file, f"A=x{' ' * most}x\n").values == {"A": f"x{' ' * most}x"}
+    assert "line 3 holds more than" in faults(file, f"A=1\n\nB=x{' ' * (most + 1)}x\n")[0].reason
+
+
 def test_a_file_that_is_too_large_is_refused(file: Path) -> None:
     """One byte more than allowed is refused; the allowed size itself is read."""
     assert read(file, b"A=" + b"x" * (envfile.MAX_BYTES - 2)).values["A"] == "x" * (envfile.MAX_BYTES - 2)
@@ -238,8 +277,24 @@ def test_a_file_that_is_far_too_large_is_not_even_read(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"A=1\n" * 50_000, b"A='\n" * 250_000, b'A="' + b"x" * 1_000_000, b"\n" * 1_000_000, b"'" * 1_000_000],
-    ids=["assignments", "unclosed quotes", "one unclosed quote", "nothing", "quotes"],
+    [
+        b"A=1\n" * 50_000,
+        b"A='\n" * 65_000,
+        b'A="' + b"x" * 262_000,
+        b"\n" * 262_144,
+        b"'" * 262_144,
+        b"A=x" + b" " * 262_000 + b"x",
+        b"A=x" + "\u2003".encode() * 87_000,
+        (b"A=x" + b" " * envfile.MAX_BLANKS) * 260,
+        (b"A=x" + b" " * envfile.MAX_BLANKS + b"x\n") * 260,
+        b"A=" + b"\\'" * 131_000,
+        b"A='" + b"\\'" * 131_000,
+        b"".join(b"JOBD_%d=\n" % n for n in range(20_000)),
+    ],
+    ids=[
+        *("assignments", "unclosed quotes", "one unclosed quote", "nothing", "quotes", "blanks", "wide blanks"),
+        *("one line of blanks", "lines of blanks", "backslashes", "quoted backslashes", "names"),
+    ],
 )
 def test_the_worst_files_are_read_in_bounded_time(file: Path, content: bytes) -> None:
     """No content keeps the daemon from starting, or from refusing to, for long."""

@@ -155,6 +155,14 @@ def test_an_unknown_name_is_no_fault_and_is_told_with_its_source() -> None:
     assert resolved.unknown == {"JOBD_INTERVALL": "environment", "JOBD_GRACE": ".env line 1"}
 
 
+@pytest.mark.parametrize("name", ['"JOBD_INTERVAL"', "\ufeffJOBD_INTERVAL", ";JOBD_INTERVAL", "$JOBD_INTERVAL"])
+def test_a_name_with_something_in_front_is_not_passed_over(name: str) -> None:
+    """A quote or a byte order mark that became part of the name is told, with the setting that was meant."""
+    assert resolve(file={name: "5s"}).unknown == {name: ".env line 1"}
+    assert settings.nearest(name) == "JOBD_INTERVAL"
+    assert resolve(environment={f"MY_{name}": "5s", "MYJOBD_INTERVAL": "5s"}).unknown == {}
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
