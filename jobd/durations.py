@@ -31,10 +31,13 @@ def parse(text: str) -> float:
 
 
 def show(seconds: float) -> str:
-    """The duration as `parse` reads it, in the largest units that show it exactly: ``90`` is ``1m30s``."""
+    """The duration as `parse` reads it, in the largest units that show it exactly: ``90`` is ``1m30s``.
+
+    What is no whole number of milliseconds is shown in seconds, to the nanosecond.
+    """
     left = round(seconds * 1000)
     if not math.isclose(left, seconds * 1000):
-        return f"{seconds * 1000:g}ms"
+        return f"{seconds:.9f}".rstrip("0") + "s"
     shown = ""
     for unit, size in _UNITS_S.items():
         count, left = divmod(left, round(size * 1000))

@@ -97,11 +97,27 @@ def test_what_is_shown_reads_back(milliseconds: int) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (0.25, "250ms"), (59, "59s"), (90, "1m30s"), (5400, "1h30m"), (86_400, "1d"), (1.001, "1s1ms")],
+    [
+        (0, "0s"),
+        (0.25, "250ms"),
+        (59, "59s"),
+        (90, "1m30s"),
+        (5400, "1h30m"),
+        (86_400, "1d"),
+        (1.001, "1s1ms"),
+        (0.0015, "0.0015s"),
+        (1234.56789, "1234.56789s"),
+    ],
 )
 def test_a_duration_is_shown_in_its_largest_units(seconds: float, text: str) -> None:
     """Units that are zero are left out."""
     assert durations.show(seconds) == text
+
+
+@given(st.floats(0.001, 366 * 86_400))
+def test_what_is_shown_reads_back_to_the_nanosecond(seconds: float) -> None:
+    """A duration that is no whole number of milliseconds is shown as one that can be read, whatever its size."""
+    assert durations.parse(durations.show(seconds)) == pytest.approx(seconds, rel=1e-9, abs=1e-9)
 
 
 @given(st.text(max_size=80))
