@@ -6,6 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from jobd.states import MOVES, Cause, State
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,3 +24,15 @@ def _generator() -> ModuleType:
 def test_page_is_up_to_date(page: Path, text: str) -> None:
     """Each generated page holds what `make docs` would write now."""
     assert page.read_text() == text, f"{page.name} is out of date; run `make docs`"
+
+
+def test_chart_has_every_move_and_no_other() -> None:
+    """Read back from the page, arrow by arrow, the chart of the stop is the table of moves."""
+    drawn: list[tuple[State, Cause, State]] = []
+    for line in (ROOT / "docs/architecture.md").read_text().splitlines():
+        arrow, _, causes = line.strip().partition(": ")
+        start, found, to = arrow.partition(" --> ")
+        if found and start in State.__members__:
+            drawn += [(State[start], Cause(cause), State[to]) for cause in causes.split(" / ") if to != "[*]"]
+    assert len(drawn) == len(MOVES)
+    assert set(drawn) == {(state, cause, to) for (state, cause), to in MOVES.items()}

@@ -220,13 +220,6 @@ def test_every_other_cause_changes_nothing(loop: VirtualLoop, state: State, caus
     assert (len(stop.to.lines), len(stop.manager.told), len(stop.runs.cancelled_at), len(stop.left)) == before
 
 
-def test_nothing_leads_out_of_the_last_state() -> None:
-    """Every state but the last has a way out, and every way leads there in the end."""
-    assert {state for state, _ in MOVES} == set(State) - {State.STOPPED}
-    order = list(State)
-    assert all(order.index(to) > order.index(state) for (state, _), to in MOVES.items())
-
-
 def test_a_stop_with_nothing_in_flight_is_over_at_once(loop: VirtualLoop) -> None:
     """One signal, no time: requested, stopped, left with 0."""
     stop = Stop(loop)
@@ -264,6 +257,20 @@ def test_the_request_says_who_asked_and_what_is_at_stake(stop: Stop) -> None:
     """The signal by its name, the number of runs in flight, and the time that they have."""
     stop.signal(signal.SIGINT)
     assert stop.to.of(events.SHUTDOWN_REQUESTED) == [{"signal": "SIGINT", "running": 1, "grace_period_s": 20.0}]
+
+
+def test_the_request_is_told_in_the_step_that_starts_no_more_runs(stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before it, when a run could still start, nor after it: the runner says when."""
+    said: list[list[str]] = []
+
+    def close(announce: Callable[[], None]) -> None:
+        said.append(stop.to.names)
+        announce()
+        said.append(stop.to.names)
+
+    monkeypatch.setattr(stop.runs, "close", close)
+    stop.signal()
+    assert said == [[], ["shutdown.requested"]]
 
 
 def test_spawning_stops_before_anything_is_waited_for(stop: Stop) -> None:

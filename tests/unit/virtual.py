@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from jobd import clock, events, log
 
 
-class _Still(Exception):
-    """Nothing is ready, and nothing is scheduled before the time is up."""
+class Still(Exception):
+    """Nothing is ready, and nothing is scheduled before the time is up; ends `run_forever`."""
 
 
 class _Clock(selectors.SelectSelector):
@@ -32,7 +32,7 @@ class _Clock(selectors.SelectSelector):
             return ready
         wake = math.inf if timeout is None else self.now + timeout
         if wake > self.until + 1e-9 or wake == math.inf:
-            raise _Still
+            raise Still
         self.now = wake
         return []
 
@@ -47,12 +47,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    def still_after(self, instant: float) -> None:
+        """Let `run_forever` raise `Still` where it would have to wait beyond `instant`."""
+        self._clock.until = instant
+
     def run_until(self, instant: float) -> None:
         """Run everything that is due by `instant`, which then is now, unless somebody stops the loop before."""
-        self._clock.until = instant
+        self.still_after(instant)
         try:
             self.run_forever()
-        except _Still:
+        except Still:
             self._clock.now = max(self._clock.now, instant)
 
     def pass_time(self, seconds: float) -> None:
@@ -68,8 +72,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock.until = math.inf
         try:
             self.run_forever()
-        except _Still:
+        except Still:
             pass
+
+    @property
+    def pending(self) -> list[asyncio.Handle]:
+        """What is still to be called, now or later."""
+        handles: list[asyncio.Handle] = [*self._ready, *self._scheduled]  # type: ignore[attr-defined]
+        return [handle for handle in handles if not handle.cancelled()]
 
     def stall(self, seconds: float) -> None:
         """Let time pass in which the loop does not turn: a process that was stopped, or a loop that was held."""
@@ -110,6 +120,9 @@ class Log(log.Log):
 
     def hold(self) -> None:
         """Nothing waits here."""
+
+    def mend(self) -> None:
+        """No job can reach it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop
