@@ -1,0 +1,1 @@
+"""Configuration under attack: whatever somebody writes, jobd takes it or says what is wrong with it."""
