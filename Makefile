@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+MINUTES ?= 10
 
-.PHONY: help run test check lint types layers audit docs clean
+.PHONY: help run test fuzz check lint types layers audit docs clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -14,6 +15,11 @@ run: $(INSTALLED) ## run the demo job until Ctrl-C
 
 test: $(INSTALLED) ## run every test that this machine can run
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(INSTALLED) ## look for faults in the stop and the configuration, for MINUTES=10
+	@end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ "$$(date +%s)" -lt "$$end" ]; do \
+	  FUZZ=3 $(BIN)/python -m pytest -q --timeout=1800 --hypothesis-seed="$$(date +%s)" \
+	    tests/fuzz tests/unit/test_stop_proof.py || exit; done
 
 check: lint types layers test ## all that CI runs
 
