@@ -14,7 +14,10 @@ from jobd import events, log, render
 def stray(to: log.Log, where: str, error: BaseException | None) -> None:
     """Log an error that belongs to no run."""
     known = RuntimeError("no exception given") if error is None else error  # not `or`: its truth is its author's
-    to.emit(events.STRAY_ERROR, where=where, **render.failure(known))
+    try:
+        to.emit(events.STRAY_ERROR, where=where, **render.failure(known))
+    except MemoryError:  # then Python would say so on stderr
+        pass
 
 
 def install(to: log.Log) -> None:

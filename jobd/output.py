@@ -103,12 +103,12 @@ class Output:
         for fd in pipes:
             poller.register(fd, POLLIN)
         while True:
-            for fd, _ in poller.poll():
-                try:
+            try:
+                for fd, _ in poller.poll():
                     with self._reading:
                         pipes[fd].read(READ_BYTES)
-                except Exception:  # no memory, say; without this thread whoever prints would wait for ever
-                    Real.sleep(READER_S)
+            except Exception:  # no memory, say; without this thread whoever prints would wait for ever
+                Real.sleep(READER_S)
 
 
 class Cutter:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 #: Kept here, because a job may put something else into the module.
-_dumps = orjson.dumps
+_orjson = orjson.dumps
 
 #: A line longer than this is clipped, text by text. Twelve per cent more, for what clipping cannot foresee, are still
 #: within the 48 KiB at which journald begins another entry (LineMax= in `journald.conf(5)`).
@@ -26,6 +26,12 @@ DEPTH = 12
 #: How many values of one field are looked at: what refers to itself in several places has no end within any depth.
 VALUES = 10_000
 
+#: What orjson takes: this much, and for each character of a text 8 bytes, in case all have to be escaped, in a buffer
+#: that it doubles when it is full, and copies.
+ROOM_BYTES = 4_096
+ROOM_FACTOR = 24
+_CONTAINERS = frozenset({dict, list})
+
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_UTC_Z
 #: Characters that JSON leaves as they are and some readers take for the end of a line or for a terminal's command.
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -35,12 +41,34 @@ _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 def line(fields: dict[str, Any]) -> bytes:
     """The fields as one line of JSON, newline included."""
     try:
-        data = _dumps(fields, default=_unknown, option=_OPTIONS)
+        data = _dumps(fields, _OPTIONS)
         if len(data) <= LINE_BYTES and len(data := _safe(data)) <= LINE_BYTES:  # escapes make it longer
             return data
     except Exception:
         pass  # there is another way for whatever it was
-    return _safe(_dumps(tame(fields), option=_OPTIONS))
+    return _safe(_dumps(tame(fields), _OPTIONS))
+
+
+def _dumps(value: Any, option: int = 0) -> bytes:
+    """The value as JSON. Raises `MemoryError` where orjson would crash: it does not look whether it got its memory."""
+    # Nothing gives the GIL away between letting go of these bytes and orjson's taking them.
+    bytes(ROOM_BYTES + ROOM_FACTOR * _chars(value))
+    return _orjson(value, default=_unknown, option=option)
+
+
+def _chars(value: Any, depth: int = 0) -> int:
+    """About how many characters the value is long; what is nested deeper than any field of ours is not asked."""
+    kind = type(value)
+    if kind is str:
+        return len(value)
+    chars = 0
+    if depth < 4 and (kind is dict or kind is list):
+        for item in value.values() if kind is dict else value:
+            if type(item) is str:
+                chars += len(item)
+            elif type(item) in _CONTAINERS:
+                chars += _chars(item, depth + 1)
+    return chars
 
 
 def tame(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The log's way out: whole lines onto a descriptor, in order, without anybody ever waiting for the reader.
 
-May import: clock, descriptors.
+May import: bell, clock, descriptors.
 
 A line is written at once by whoever logs it, so that it is out even if the next thing that thread does is kill the
 process. Only when the reader is slow do lines wait: in a queue, emptied by a writer thread, bounded in bytes. When it
@@ -29,6 +29,7 @@ from functools import partial
 from select import PIPE_BUF, POLLOUT, poll
 
 from jobd import descriptors
+from jobd.bell import Bell
 from jobd.clock import Real
 
 #: How many bytes may wait for a slow reader.
@@ -63,7 +64,8 @@ class Sink:
         self._fd, self._write, self._most = _open(fd)
         self._dropped_line = dropped
         self._lines: deque[bytes] = deque()
-        self._rest = b""  # of a chunk whose first part is out
+        self._rest = b""  # a chunk, of which so many bytes are out
+        self._sent = 0
         self._lock = threading.Lock()
         self._waiting_bytes = 0  # roughly: threads race for it; `_shed` counts anew
         self._dropped = 0
@@ -74,24 +76,30 @@ class Sink:
         #: From when on the lines of jobs are given up, and soon after that everything but the last line.
         self._hurry_at = math.inf
         self._sealed = False
-        self._wake = threading.Event()
+        self._wake = Bell()
         self._thread = threading.Thread(target=self._wait_and_write, name="jobd log", daemon=True)
         self._thread.start()
         os.register_at_fork(after_in_child=self._forked)
 
     def write(self, line: bytes) -> None:
-        """Write the line, newline included, now or as soon as the reader lets us; never wait, never raise."""
+        """Write the line, newline included, now or as soon as the reader lets us; never wait.
+
+        Raises nothing but `MemoryError`, and that only if the line has not been taken.
+        """
         if self._gone or self._last is not None:
             return
-        self._lines.append(line)
-        if self._held:
-            return
-        if self._congested:
-            self._waiting_bytes += len(line)
-            if self._waiting_bytes > MAX_WAITING_BYTES:
-                self._shed(MAX_WAITING_BYTES // 2)
-        else:
-            self._write_waiting()
+        self._lines.append(line)  # or MemoryError, and then it is the caller's still; what comes now must not raise
+        try:
+            if self._held:
+                return
+            if self._congested:
+                self._waiting_bytes += len(line)
+                if self._waiting_bytes > MAX_WAITING_BYTES:
+                    self._shed(MAX_WAITING_BYTES // 2)
+            else:
+                self._write_waiting()
+        except MemoryError:
+            self._leave_to_writer()
 
     def hold(self) -> None:
         """Let lines wait for `finish`."""
@@ -105,8 +113,13 @@ class Sink:
         """
         deadline = Real.monotonic() + timeout_s
         self._hurry_at = deadline - OWN_LINES_S  # whoever has the lock then sheds: perhaps amid a long queue
-        self._last = line
-        self._lines.append(line)
+        if self._last is None:  # not the second try after a lack of memory
+            self._last = line
+            try:
+                self._lines.append(line)
+            except MemoryError:
+                self._last = None
+                raise
         return self._flush(deadline)
 
     def flush(self, timeout_s: float) -> bool:
@@ -118,7 +131,10 @@ class Sink:
             if self._gone or Real.monotonic() >= deadline:
                 return False
             before = len(self._lines)
-            self._write_waiting()
+            try:
+                self._write_waiting()
+            except MemoryError:
+                pass
             if len(self._lines) == before and _writable(self._fd, 0.02):
                 Real.sleep(0.002)  # another thread is at it, or the disk is full
         return True
@@ -131,31 +147,34 @@ class Sink:
             finally:
                 self._lock.release()
             if behind:
-                self._wake.set()
+                self._wake.ring()
                 return
 
     def _write_some(self) -> bool:
         """With the lock: write chunk after chunk; False when the reader is behind."""
         while True:
+            if self._sent:
+                self._rest = self._rest[self._sent :]
+                self._sent = 0
             chunk = self._rest or self._next_chunk()
             if not chunk:
                 self._congested = False
                 if self._lines:
                     continue  # RACE: appended by one who still saw us congested, and left it to us
                 return True
-            self._rest = chunk
             try:
                 written = self._write(chunk)
             except OSError as error:
                 if error.errno in _GONE:
                     self._gone = True
-                    self._rest = b""
+                    self._rest, self._sent = b"", 0
                     self._lines.clear()
                     return True
                 return self._fall_behind()
-            self._rest = chunk[written:]
-            if self._rest:
+            if written < len(chunk):
+                self._sent = written  # cut off the next time, because now memory may be lacking for it
                 return self._fall_behind()
+            self._rest = b""
 
     def _fall_behind(self) -> bool:
         # With the lock, so that no thread that has caught up meanwhile is contradicted.
@@ -164,26 +183,32 @@ class Sink:
             self._congested = True
         return False
 
+    def _leave_to_writer(self) -> None:
+        self._congested = True
+        self._wake.ring()
+
     def _next_chunk(self) -> bytes:
-        """Take lines off the queue: as many as fit into one write, at least one."""
+        """Take lines off the queue: as many as fit into one write, at least one. Off only when they are in `_rest`."""
         if self._sealed:
             self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
         elif (now := Real.monotonic()) >= self._hurry_at:
             self._give_up(0, spare_only=now < self._hurry_at + OWN_LINES_S - LAST_LINE_S)
-        lines: list[bytes] = []
-        room = self._most
-        if self._dropped:
-            lines.append(self._dropped_line(self._dropped))
-            room -= len(lines[0])
-            self._dropped = 0
-        while self._lines and (len(self._lines[0]) <= room or not lines):
-            line = self._lines.popleft()
-            lines.append(line)
-            room -= len(line)
-            if line is self._last:
-                self._sealed = True
-                break
-        return b"".join(lines)
+        dropped = self._dropped
+        lines = [self._dropped_line(dropped)] if dropped else []
+        room = self._most - sum(map(len, lines))
+        taken = 0
+        sealed = False
+        while not sealed and taken < len(self._lines) and (len(self._lines[taken]) <= room or not lines):
+            lines.append(self._lines[taken])
+            room -= len(lines[-1])
+            taken += 1
+            sealed = lines[-1] is self._last
+        self._rest = b"".join(lines)
+        self._dropped -= dropped
+        self._sealed = self._sealed or sealed
+        for _ in range(taken):
+            self._lines.popleft()
+        return self._rest
 
     def _shed(self, keep_bytes: int) -> None:
         """Give up lines until `keep_bytes` are left, but never the last line."""
@@ -216,27 +241,30 @@ class Sink:
     def _forked(self) -> None:
         """In a forked child: what waits is the parent's to write, and a lock held by its threads is free."""
         self._lock = threading.Lock()
-        self._wake = threading.Event()
+        self._wake = Bell()
         self._lines.clear()
-        self._rest = b""
+        self._rest, self._sent = b"", 0
         self._dropped = 0
         self._congested = False  # there is no writer thread here to leave lines to
 
     def _wait_and_write(self) -> None:
         """The writer thread: wait until the reader is ready again."""
         while not self._gone:
-            self._wake.wait()
-            self._wake.clear()
-            while self._congested and not self._gone:
-                if not _writable(self._fd, 1.0):
-                    continue
-                before = (len(self._lines), len(self._rest))
-                try:
-                    self._write_waiting()
-                except Exception:  # no memory, say; without this thread nothing would ever leave again
-                    pass
-                if self._congested and (len(self._lines), len(self._rest)) >= before:
-                    Real.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
+            try:
+                if not self._congested:
+                    self._wake.wait()
+                while self._congested and not self._gone:
+                    self._write_when_ready()
+            except Exception:  # no memory, say; without this thread nothing would ever leave again
+                Real.sleep(RETRY_S)
+
+    def _write_when_ready(self) -> None:
+        if not _writable(self._fd, 1.0):
+            return
+        before = (len(self._lines), len(self._rest) - self._sent)
+        self._write_waiting()
+        if self._congested and (len(self._lines), len(self._rest) - self._sent) >= before:
+            Real.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
 
 
 def _open(fd: int) -> tuple[int, Callable[[bytes], int], int]:
