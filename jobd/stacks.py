@@ -1,7 +1,10 @@
-"""Where a run stands in the code, read from another thread while it runs. Imports nothing of ours.
+"""Where a run stands in the code, read from another thread while it runs. May import: garbage.
 
 Reading frames of a thread that goes on is safe under the GIL; what is read may be out of date by the time it is
 shown, which is all that a person needs.
+
+Tricky: what is looked at here may end meanwhile, and then we are the last to hold it, and everything in it: so it is
+left to `garbage`.
 """
 
 import asyncio
@@ -9,6 +12,8 @@ import sys
 from contextvars import Context
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
+
+from jobd import garbage
 
 #: Frames shown at most; the outermost are left out.
 MOST = 30
@@ -29,10 +34,13 @@ def of_task(task: asyncio.Task[Any], skip: frozenset[CodeType]) -> list[str]:
     """
     stack: list[str] = []
     awaited: Any = task.get_coro()
+    seen: list[object] = [task, awaited]
     while (parts := _PARTS.get(type(awaited))) and len(stack) < 10 * MOST:
         frame, awaited = getattr(awaited, parts[0]), getattr(awaited, parts[1])
+        seen += (frame, awaited)
         if frame is not None and frame.f_code not in skip:
             stack.append(_place(frame.f_code, frame.f_lineno))
+    garbage.drop(seen)
     return stack[-MOST:]
 
 
@@ -41,12 +49,17 @@ def of_thread(ident: int | None, skip: frozenset[CodeType], frames: dict[int, Fr
 
     Who asks for many threads gives `frames`, what `of_all_threads` says: it looks at every thread each time.
     """
-    frame: FrameType | None = (of_all_threads() if frames is None else frames).get(ident or 0)
+    if frames is None:
+        frames = of_all_threads()
+    frame: FrameType | None = frames.get(ident or 0)
+    seen: list[object] = [frames]
     stack: list[str] = []
     while frame is not None and len(stack) < MOST:
         if frame.f_code not in skip:
             stack.append(_place(frame.f_code, frame.f_lineno))
+        seen.append(frame)
         frame = frame.f_back
+    garbage.drop(seen)
     return stack[::-1]
 
 
@@ -55,13 +68,18 @@ def context_of(ident: int | None) -> Context | None:
 
     It reaches further than the loop's current task: into tasks that this one has created, and callbacks of timers.
     """
-    frame = of_all_threads().get(ident or 0)
-    while frame is not None:
+    frames = of_all_threads()
+    frame = frames.get(ident or 0)
+    seen: list[object] = [frames]
+    context: Context | None = None
+    while frame is not None and context is None:
+        seen.append(frame)
         if frame.f_code is _HANDLE and (handle := frame.f_locals.get("self")) is not None:
-            context: Context = handle._context
-            return context
+            context = handle._context
+            seen += (handle, context)
         frame = frame.f_back
-    return None
+    garbage.drop(seen)
+    return context
 
 
 #: Where every callback of a loop passes through.

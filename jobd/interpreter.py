@@ -1,0 +1,53 @@
+"""Settings of the interpreter that hold for every thread, kept as the daemon needs them. Imports nothing of ours.
+
+A job may change them, by accident or for tests of its own: the recursion limit, the switch interval, tracing. `keep`
+puts them back, in the thread of the control plane; `keep_untraced` in whichever thread calls it.
+
+Tricky: with a switch interval of hours, a thread that computes keeps the GIL for hours, and nobody else comes to put
+it back. So `sys.setswitchinterval` is a function of ours, which does not take more than `SWITCH_INTERVAL_S`.
+"""
+
+import sys
+import threading
+
+#: How long a job that computes in Python may keep the GIL while the control plane wants it; Python's own 5 ms, times
+#: the number of such threads, would be too long a wait for a tick or a signal.
+SWITCH_INTERVAL_S = 0.001
+
+_RECURSION_LIMIT = sys.getrecursionlimit()
+#: Whoever traces the daemon as a whole, a debugger say, has been there first.
+_TRACED = bool(sys.gettrace() or sys.getprofile() or threading.gettrace() or threading.getprofile())
+_set_switch_interval = sys.setswitchinterval
+#: Python's own, whatever a job puts into the module.
+_trace_of_threads, _profile_of_threads = threading.gettrace, threading.getprofile
+_trace_threads, _profile_threads = threading.settrace, threading.setprofile
+
+
+def take() -> None:
+    """Set everything as the daemon needs it; from here on nobody makes the switch interval longer."""
+    sys.setswitchinterval = _no_longer_than_ours
+    _set_switch_interval(SWITCH_INTERVAL_S)
+
+
+def keep() -> None:
+    """Put back what a job has changed since the last time."""
+    if sys.getrecursionlimit() < _RECURSION_LIMIT:
+        sys.setrecursionlimit(_RECURSION_LIMIT)
+    if sys.getswitchinterval() > 2 * SWITCH_INTERVAL_S:
+        _set_switch_interval(SWITCH_INTERVAL_S)
+    if not _TRACED and (_trace_of_threads() or _profile_of_threads()):
+        _trace_threads(None)
+        _profile_threads(None)
+    keep_untraced()
+
+
+def keep_untraced() -> None:
+    """Take what traces this thread away again."""
+    if not _TRACED and (sys.gettrace() or sys.getprofile()):
+        sys.settrace(None)
+        sys.setprofile(None)
+
+
+def _no_longer_than_ours(interval: float, /) -> None:
+    """Set the thread switch interval, in seconds; more than jobd's own is not taken."""
+    _set_switch_interval(min(interval, SWITCH_INTERVAL_S))
