@@ -23,25 +23,31 @@ from jobd import (
     events,
     exits,
     fence,
+    garbage,
     hooks,
+    interpreter,
     log,
     notify,
     render,
     runner,
     signals,
     spawner,
+    starvation,
     stop,
     watch,
 )
+from jobd.agenda import Agenda
 from jobd.clock import Real, seconds
 from jobd.errors import Fault, InvalidConfig
 from jobd.exits import ExitCode
 from jobd.job import Due, Job
-from jobd.plane import EventLoop, JobPlane
+from jobd.plane import STARVED_S, ControlLoop, JobPlane
 from jobd.settings import Settings
 
 #: How often at most systemd is told the number of runs in flight.
 STATUS_EVERY_S = 1.0
+#: How often at most it is told that the machine has nothing to give.
+TELL_STARVED_EVERY_S = 10.0
 
 
 class Daemon:
@@ -50,15 +56,15 @@ class Daemon:
     def __init__(self, settings: Settings, to: log.Log, fences: fence.LastFences) -> None:
         """Make the parts; the threads that a stop needs exist from here on."""
         to.emit(events.DAEMON_STARTING, version=__version__, pid=os.getpid(), python=platform.python_version())
-        watch.restore_switch_interval()
+        interpreter.take()
         self._log = to
         self._fences = fences
         self._notifier = notify.Notifier.from_environment(os.environ)
-        self._loop = EventLoop(_selector())
+        self._loop = ControlLoop(_selector())
         self._plane = JobPlane()
         self._runner = runner.Runner(self._loop, self._plane, to, settings.max_running)
         self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer)
-        self._watch = watch.Watch(self._loop, self._plane, self._runner, to, self._notifier)
+        self._watch = watch.Watch(self._loop, self._plane, self._runner, to, self._notifier, garbage.Collector())
         self._stop = stop.StopSequence(
             loop=self._loop,
             settings=settings,
@@ -71,11 +77,23 @@ class Daemon:
             children=fences.guard,
         )
         self._runner.on_change = self._runs_changed
-        self._loop.set_exception_handler(self._control_failed)
         self._on_terminal = signals.on_terminal()
-        self._telling = False
         self._to_handle: set[int] = set()
         self._ignored: Counter[int] = Counter()
+        self._agenda = Agenda(self._loop)
+        self._heard: list[int] = []
+        self._reserve = starvation.Reserve()
+        self._serving = False
+        self._taking_up = (
+            self._listen,
+            self._stop.resume,
+            self._runner.resume,
+            self._spawner.resume,
+            self._watch.resume,
+            self._agenda.resume,
+        )
+        self._starved = 0
+        self._tell_starved_at = 0.0
 
     def run(self, load: Callable[[], list[Job]]) -> NoReturn:
         """Load the jobs, run them until a stop is asked for, and leave the process with an `ExitCode`."""
@@ -84,22 +102,59 @@ class Daemon:
         except InvalidConfig as invalid:
             report(self._log, invalid.faults)
             self._stop.refuse()
-        except BaseException as error:  # whatever it is, no run may vanish without a word
-            try:
-                self._go_to_the_end(error)
-            finally:
-                self._leave(ExitCode.INTERNAL)
-        self._leave(ExitCode.INTERNAL)
+        except BaseException as error:
+            self._go_on(error)
+        self._go_on(None)
 
-    def _go_to_the_end(self, error: BaseException) -> NoReturn:
-        """Stop after a failure; each further one, such as a loop that cannot turn, takes the stop one state on."""
-        watch.restore_recursion_limit()
+    def _go_on(self, error: BaseException | None) -> NoReturn:
+        """Turn the control loop to the end of the daemon, whatever comes out of it.
+
+        What the machine has let us down in is done again. After any other error we stop, as well as that still can be
+        done; each further one, such as a loop that cannot turn, takes the stop one state on.
+        """
         while True:
-            self._stop.failed(error)
             try:
-                self._loop.run_forever()
+                if error is None:
+                    self._loop.run_forever()
+                elif self._serving and starvation.lacking(error):
+                    self._recover(error)
+                else:
+                    self._fail(error)
+                error = None
             except BaseException as again:
                 error = again
+
+    def _recover(self, error: BaseException) -> None:
+        """Take up everything that may have been left undone, because memory or the like was lacking."""
+        Real.sleep(STARVED_S)
+        if self._stop.overdue():
+            self._leave(ExitCode.ABANDONED)
+        interpreter.keep()
+        self._reserve.spend()
+        self._starved += 1
+        starvation.do_all(self._taking_up)
+        self._reserve.keep()
+        self._tell_starved(error)
+
+    def _tell_starved(self, error: BaseException) -> None:
+        now = Real.monotonic()
+        if now >= self._tell_starved_at:
+            shown = render.failure(error)["error"]
+            self._log.emit(events.DAEMON_STARVED, lacking=starvation.lacking(error), times=self._starved, error=shown)
+            self._tell_starved_at = now + TELL_STARVED_EVERY_S
+            self._starved = 0
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            interpreter.keep()
+            self._stop.failed(error)
+        except BaseException as again:
+            if not starvation.lacking(again):
+                raise
+            Real.sleep(STARVED_S)
+            if self._stop.overdue():
+                self._leave(ExitCode.INTERNAL)
+            raise error from None  # and thus fail again
 
     def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
         hooks.install(self._log)
@@ -126,12 +181,17 @@ class Daemon:
             self._tell_status()
             self._watch.start()
             self._spawner.start(jobs)
-        self._loop.run_forever()
+        self._serving = True
 
     def _listen(self) -> None:
         self._fences.guard.brace()
-        for signum in dict.fromkeys(signals.take()):  # each once: a storm of SIGUSR1 must not keep a stop waiting
+        if not self._heard:
+            self._heard = signals.take()
+        while self._heard:
+            signum = self._heard[0]
             self._obey(signum)
+            # Each once: a storm of SIGUSR1 must not keep a stop waiting.
+            self._heard = [other for other in self._heard if other != signum]
         self._fences.guard.relax()
 
     def _obey(self, signum: int) -> None:
@@ -182,18 +242,11 @@ class Daemon:
         self._tell_status_soon()
 
     def _tell_status_soon(self) -> None:
-        if self._notifier.listening and not self._telling:
-            self._telling = True
-            self._loop.call_later(STATUS_EVERY_S, self._tell_status)
+        if self._notifier.listening and not self._agenda.has("status"):
+            self._agenda.after(STATUS_EVERY_S, "status", self._tell_status)
 
     def _tell_status(self) -> None:
-        self._telling = False
         self._notifier.status(self._stop.status)
-
-    def _control_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """A callback of the control loop has raised: a fault of ours."""
-        error = context.get("exception")
-        self._stop.failed(error if isinstance(error, BaseException) else RuntimeError(str(context["message"])))
 
     def _plane_broken(self, error: BaseException) -> None:
         self._loop.call_soon_threadsafe(self._stop.failed, error)

@@ -58,6 +58,11 @@ DAEMON_STOPPED = _event(
     exit_code="what the process leaves with", uptime_s="seconds since the process started",
     shutdown_s="seconds since the stop was asked for", runs="how many runs ended with each outcome",
 )  # fmt: skip
+DAEMON_STARVED = _event(
+    "daemon.starved", "warning",
+    "The machine has nothing to give that jobd itself needs just now; it tries again. Told every 10 s at most.",
+    lacking="`memory` `descriptors` `threads` `stack`", times="how often since the last such line", error=_ERROR,
+)  # fmt: skip
 RUN_STARTED = _event(
     "run.started", "info", "A run starts; the next thing that happens is the job's first line.",
     job=_JOB, run_id=_RUN_ID, tick="the tick's number, from 0", scheduled_at="the tick's instant",

@@ -11,7 +11,6 @@ first line.
 """
 
 import asyncio
-import contextlib
 import inspect
 import threading
 from _thread import get_ident, start_new_thread
@@ -44,6 +43,11 @@ _Task = asyncio.Task
 SUCCEEDED = Ending(Outcome.SUCCEEDED)
 CANCELLED = Ending(Outcome.CANCELLED)
 ABANDONED = Ending(Outcome.ABANDONED)
+#: Made beforehand, for a run whose end takes more memory to tell than there is.
+STARVED = Ending(
+    Outcome.FAILED,
+    {"error": {"type": "MemoryError", "message": "no memory was left to tell how the run ended"}, "traceback": ""},
+)
 
 
 class Executor:
@@ -73,6 +77,8 @@ class Executor:
         self._plane.call(self._cancel_task, [run for run in batch if run.of.kind is Kind.COROUTINE])
 
     def _start_task(self, run: Run) -> None:
+        if run.body is not None:
+            return  # handed over a second time
         # Not `create_task`: a job may have given the loop a task factory of its own.
         coroutine = self._coroutine(run)
         try:
@@ -87,12 +93,13 @@ class Executor:
 
     def _task_done(self, run: Run, task: asyncio.Task[None]) -> None:
         """The run ends with its task, even where `_coroutine` was not let come to its end, or to its first line."""
-        run.body = None  # here: with the task goes its context, and with that what a job has left there
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            return
-        self._begin(run)
-        self._end(run, CANCELLED if run.cancelled and task.cancelled() else _failed(error))
+        try:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is not None:
+                self._begin(run)
+                self._end(run, CANCELLED if run.cancelled and task.cancelled() else _failed(error))
+        finally:
+            run.body = None  # here: with the task goes its context, and with that what a job has left there
 
     def _begin(self, run: Run) -> bool:
         return exits.pid() == self._process and self._begin_here(run)
@@ -129,18 +136,25 @@ class Executor:
                 self._end(run, _failed(error))
 
     def _function(self, run: Run) -> None:
-        run.body = get_ident()
+        run.body = run.body or get_ident()
         if not self._begin(run):
             return
-        runs.current.set(run)
-        with contextlib.suppress(Exception):  # a job has spoilt the module
-            threading.current_thread().name = run.run_id
+        ending = STARVED
         try:
+            run.body = get_ident()  # where it has been handed over twice, the one that has begun
+            runs.current.set(run)
+            _name_this_thread(run.run_id)
             ending = _returned(run.of.function())
         except BaseException as error:
             ending = _failed(error)
-        self._end(run, ending)
-        run.body = None
+        finally:
+            self._leave_thread(run, ending)
+
+    def _leave_thread(self, run: Run, ending: Ending) -> None:
+        try:
+            self._end(run, ending)
+        finally:
+            run.body = None
 
 
 #: Code that stands between the bottom of a stack and the job, and is of no interest there.
@@ -148,6 +162,13 @@ FRAMES: frozenset[CodeType] = PLANE_FRAMES | {
     Executor._coroutine.__code__,
     Executor._function.__code__,
 }
+
+
+def _name_this_thread(name: str) -> None:
+    try:
+        threading.current_thread().name = name
+    except Exception:  # a job has spoilt the module
+        pass
 
 
 def _failed(error: BaseException) -> Ending:

@@ -1,7 +1,7 @@
 """The job plane: an event loop in a daemon thread of its own, which runs nothing but user code.
 
-May import: clock, exits. The control plane hands batches of calls over and asks how the plane is; it never waits for
-it.
+May import: clock, exits, interpreter. The control plane hands batches of calls over and asks how the plane is; it
+never waits for it.
 
 Tricky: a coroutine may block the loop for as long as it likes, call its ``stop()``, or let SystemExit through it.
 The loop is entered again then, which asyncio allows and which loses no callback. `busy_since` is how the other
@@ -17,19 +17,30 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, TypeVar
 
-from jobd import exits
+from jobd import exits, interpreter
 from jobd.clock import Real
 
 Item = TypeVar("Item")
 
 #: Calls made in one turn of the loop: so many at once delay what else is due, fewer cost more turns.
 CALLS_PER_TURN = 64
+#: How long to leave the machine alone when it has no memory to give.
+STARVED_S = 0.02
 
 
 class EventLoop(asyncio.SelectorEventLoop):
     """The loop of either plane; what a job does to the module `time` does not change what time it is here."""
 
     time = Real.monotonic
+
+
+class ControlLoop(EventLoop):
+    """The loop of the control plane, which is left by whatever a callback raises."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Raise what asyncio would log: without memory, not even that can be done here."""
+        error = context.get("exception")
+        raise error if isinstance(error, BaseException) else RuntimeError(str(context.get("message")))
 
 
 class _Selector(selectors.DefaultSelector):
@@ -45,6 +56,7 @@ class _Selector(selectors.DefaultSelector):
             # A child that a job has forked would take what wakes the daemon's loop, and run its jobs twice.
             exits.leave(0)
         self.busy_since = None
+        interpreter.keep_untraced()
         try:
             return super().select(timeout)
         finally:
@@ -73,10 +85,19 @@ class JobPlane:
 
     def call(self, function: Callable[[Item], None], items: Iterable[Item]) -> None:
         """Call `function` with each item, in order, as soon as the plane turns; one hop for all. From any thread."""
-        self._calls.extend((function, item) for item in items)
-        if self._calls and not self._taking:
+        for item in items:
+            self._calls.append((function, item))
+        self.wake()
+
+    def wake(self, again: bool = False) -> None:
+        """See to it that the plane takes what waits for it; `again` even if it has been told already."""
+        if self._calls and (again or not self._taking):
             self._taking = True
-            self.loop.call_soon_threadsafe(self._take)
+            try:
+                self.loop.call_soon_threadsafe(self._take)
+            except BaseException:  # no memory, say; who comes next tries again
+                self._taking = False
+                raise
 
     def held_for(self) -> float:
         """For how many seconds one callback has held the loop; 0 while it turns."""
@@ -87,6 +108,11 @@ class JobPlane:
     def unheard(self) -> int | None:
         """Which waking is still to be heard, as a number that rises; None if the plane has heard all."""
         return self._turns_taken if self._taking else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the plane has been told of everything and has taken it."""
+        return not self._calls and not self._taking
 
     @property
     def ident(self) -> int | None:
@@ -127,12 +153,18 @@ class JobPlane:
                 error: BaseException = RuntimeError("a job stopped the event loop; jobd goes on with it")
             except (SystemExit, KeyboardInterrupt) as left:
                 error = left
+            except MemoryError as left:  # in the loop's own code; it comes back with the memory
+                error = left
+                Real.sleep(STARVED_S)
             except BaseException as fault:
                 if not self._mend():
                     broken(fault)
                     return
                 error = fault
-            stray("event loop of the jobs", error)
+            try:
+                stray("event loop of the jobs", error)
+            except MemoryError:
+                pass
 
 
 _LOOP = asyncio.BaseEventLoop

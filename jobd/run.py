@@ -83,7 +83,10 @@ class Run:
         "body",
         "cancelled",
         "due",
+        "ended",
+        "ending",
         "first_tick",
+        "handed_over",
         "of",
         "printed",
         "run_id",
@@ -104,6 +107,11 @@ class Run:
         #: The tick's instant and the actual start, in monotonic seconds.
         self.due = 0.0
         self.started = 0.0
+        #: When it was handed to whoever executes it, and when its code came to its end; 0 before that.
+        self.handed_over = 0.0
+        self.ended = 0.0
+        #: How it ended, as `invoke` tells it.
+        self.ending: Any = None
         self.scheduled_ns = 0
         #: What executes it: a task, or a thread by its `threading.get_ident`.
         self.body: asyncio.Task[None] | int | None = None

@@ -16,10 +16,11 @@ logged after it. Nothing under the gate waits or runs user code.
 
 import asyncio
 import contextvars
+import random
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 from jobd import clock, events, invoke, log, stacks
 from jobd import run as runs
 from jobd.clock import seconds
-from jobd.job import Due, Job
+from jobd.job import Due, Job, Kind
 from jobd.plane import JobPlane
 from jobd.run import Run
 from jobd.states import Outcome
@@ -43,6 +44,11 @@ _LEVELS = {
 _NAMED = 20
 #: From how many runs of one job at once they are said to pile up. Fewer are what overlapping on purpose looks like.
 _MANY = 10
+#: A run that was handed over and has not begun for about so long is handed over again: its thread may have died for
+#: want of memory before its first line. Whoever begins first has the run.
+HANDED_S = 0.5
+#: Our own, whatever a job does to the module.
+_random = random.Random().random
 
 
 class Runner:
@@ -62,7 +68,10 @@ class Runner:
         self._offered: dict[Job, Run] = {}
         self._in_flight: dict[str, Run] = {}
         self._overlaps: dict[Job, _Overlap] = {}
-        self._ended: deque[tuple[Run, invoke.Ending, float]] = deque()
+        self._announced = False
+        #: The run that was abandoned last.
+        self._given_up: Run | None = None
+        self._ended: deque[Run] = deque()
         self._collecting = False
         self._context = contextvars.Context()
         self._run_ids = _run_ids()
@@ -82,22 +91,37 @@ class Runner:
         return bool(self._in_flight or self._offered)
 
     def offer(self, ticks: list[Due]) -> None:
-        """Start a run for each row of due ticks: for its last tick, the missed ones before it are skipped."""
+        """Start a run for each row of due ticks: for its last tick, the missed ones before it are skipped.
+
+        A row leaves the list once it is accounted for, so that what is in it after a lack of memory can be offered
+        again.
+        """
         batch: list[Run] = []
         with self._gate:
-            if self._closed:
+            while ticks and not self._closed:
+                self._take(ticks[0], batch)
+                del ticks[0]
+        self._hand_over(batch)
+
+    def _take(self, row: Due, batch: list[Run]) -> None:
+        run = self._offered.get(row.job)
+        if run is None:
+            if self._full():
+                self._skip(row.job, row.first, row.last, "max_running")
                 return
-            for row in ticks:
-                run = self._offered.get(row.job)
-                if run is None:
-                    if self._full():
-                        self._skip(row.job, row.first, row.last, "max_running")
-                        continue
-                    run = self._offered[row.job] = Run(row.job, self._run_ids(), row.first, row.last)
-                    batch.append(run)
-                    self._overlap(row.job)
-                run.tick, run.due, run.scheduled_ns = row.last, row.due, row.scheduled_ns
+            run = Run(row.job, self._run_ids(), row.first, row.last)
+            overlap = self._overlaps.setdefault(row.job, _Overlap())
+            batch.append(run)
+            self._offered[row.job] = run
+            overlap.runs += 1
+            self._warn_of(overlap, row.job)
+        run.tick, run.due, run.scheduled_ns = row.last, row.due, row.scheduled_ns
+
+    def _hand_over(self, batch: list[Run]) -> None:
         self._executor.start(batch)
+        now = self._loop.time()
+        for run in batch:
+            run.handed_over = now
 
     def close(self, announce: Callable[[], None]) -> None:
         """Start no run from here on, and ask those in flight to come to an end.
@@ -106,11 +130,12 @@ class Runner:
         """
         with self._gate:
             self._closed = True
-            refused = list(self._offered.values())
-            self._offered.clear()
-            announce()
-        for run in refused:
+            if not self._announced:
+                announce()
+                self._announced = True
+        for run in list(self._offered.values()):
             self._skip(run.of, run.first_tick, run.tick, "missed")
+            del self._offered[run.of]
         for run in self.oldest():
             run.ask_to_stop()
 
@@ -123,10 +148,12 @@ class Runner:
         self._collect()
         frames = stacks.of_all_threads()
         for run in self.oldest():
-            stack = self.stack(run, frames)
-            if run.printed:
-                run.end_printed()
-            self._log.emit(events.SHUTDOWN_ABANDONED, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=stack)
+            if run is not self._given_up:
+                stack, age_s = self.stack(run, frames), self._age(run)
+                if run.printed:
+                    run.end_printed()
+                self._log.emit(events.SHUTDOWN_ABANDONED, job=run.job, run_id=run.run_id, age_s=age_s, stack=stack)
+                self._given_up = run
             self._finish(run, invoke.ABANDONED, self._loop.time())
 
     def oldest(self) -> list[Run]:
@@ -161,13 +188,40 @@ class Runner:
                 events.RUN_IN_FLIGHT, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=self.stack(run)
             )
 
-    def _overlap(self, job: Job) -> None:
-        """Count another run of the job, and warn as they grow more."""
-        overlap = self._overlaps.setdefault(job, _Overlap())
-        overlap.runs += 1
-        if overlap.runs == overlap.tell_at:
-            overlap.tell_at *= 2
+    def _warn_of(self, overlap: "_Overlap", job: Job) -> None:
+        """Warn as the runs of the job grow more."""
+        if overlap.runs >= overlap.tell_at:
             self._log.emit(events.JOB_OVERLAPPING, job=job.name, running=overlap.runs)
+            overlap.tell_at *= 2
+
+    def resume(self) -> None:
+        """Go on after a lack of memory, wherever that has come in between."""
+        self.start_again()
+        self.find_ends()
+        self.on_change()
+
+    def start_again(self) -> None:
+        """Hand over again what may have got lost on its way, because memory ran out where it was to be executed."""
+        # Not in a rhythm: whoever takes the memory away may have one too.
+        late = self._loop.time() - HANDED_S * (0.5 + _random())
+        with self._gate:
+            lost = [run for run in self._offered.values() if run.handed_over < late]
+        if not self._plane.idle:  # it will come to those that it has been given
+            lost = [run for run in lost if run.of.kind is not Kind.COROUTINE]
+        if lost:
+            self._hand_over(lost)
+
+    def find_ends(self) -> None:
+        """Find runs that have ended and had no memory left to say so."""
+        dead = [run for run in self.oldest() if not _lives(run)]
+        # Who dies tells its end first, so those that have not been told by now never will be.
+        self._collect()
+        for run in dead:
+            if run.run_id in self._in_flight:
+                run.ending = run.ending or invoke.STARVED
+                run.ended = run.ended or self._loop.time()
+                self._ended.append(run)
+        self._call_for_collection()
 
     def _full(self) -> bool:
         return self._max_running is not None and len(self._in_flight) + len(self._offered) >= self._max_running
@@ -178,13 +232,19 @@ class Runner:
     def _begin(self, run: Run) -> bool:
         """On the thread that executes the run: whether it may start; from here on it is in flight."""
         with self._gate:
-            if self._offered.get(run.of) is not run:
-                return False  # refused when the stop came
-            del self._offered[run.of]
+            if self._closed or self._offered.get(run.of) is not run:
+                return False  # refused when the stop came, or begun already
             if run.first_tick < run.tick:
                 self._skip(run.of, run.first_tick, run.tick - 1, "missed")
-            self._in_flight[run.run_id] = run
+                run.first_tick = run.tick
             run.started = self._loop.time()
+            self._in_flight[run.run_id] = run  # before its line, which cannot be taken back if this takes memory
+            self._tell_start(run)
+            del self._offered[run.of]
+        return True
+
+    def _tell_start(self, run: Run) -> None:
+        try:
             self._log.emit(
                 events.RUN_STARTED,
                 job=run.job,
@@ -193,14 +253,20 @@ class Runner:
                 scheduled_at=clock.stamp(run.scheduled_ns),
                 lateness_s=seconds(run.started - run.due),
             )
-        return True
+        except BaseException:
+            del self._in_flight[run.run_id]
+            raise
 
     def _end(self, run: Run, ending: invoke.Ending) -> None:
         """On the thread that executed the run: hand its ending to the control plane, in one hop for many."""
         if run.printed:
             run.end_printed()
-        self._ended.append((run, ending, self._loop.time()))
-        if not self._collecting:
+        run.ending, run.ended = ending, self._loop.time()
+        self._ended.append(run)
+        self._call_for_collection()
+
+    def _call_for_collection(self) -> None:
+        if self._ended and not self._collecting:
             self._collecting = True
             try:
                 # Not in the job's context: what a job keeps there would be finalised, by its own code, on this plane.
@@ -212,17 +278,16 @@ class Runner:
     def _collect(self) -> None:
         self._collecting = False  # RACE: before the queue is looked at, so that who appends later calls again
         while self._ended:
-            self._finish(*self._ended.popleft())
+            run = self._ended[0]
+            self._finish(run, run.ending, run.ended)
+            self._ended.popleft()
         self.on_change()
 
     def _finish(self, run: Run, ending: invoke.Ending, ended: float) -> None:
-        if self._in_flight.pop(run.run_id, None) is None:
+        if run.run_id not in self._in_flight:
             return  # abandoned before it ended after all
-        self.outcomes[ending.outcome] += 1
+        count = self.outcomes[ending.outcome] + 1
         overlap = self._overlaps[run.of]
-        overlap.runs -= 1
-        if not overlap.runs:
-            del self._overlaps[run.of]
         self._log.emit(
             events.RUN_FINISHED,
             level=_LEVELS[ending.outcome],
@@ -233,11 +298,18 @@ class Runner:
             duration_s=seconds(ended - run.started),
             **(ending.failure or {}),
         )
+        # Nothing takes memory between the line and this, so a run that is in here has no end in the log.
+        del self._in_flight[run.run_id]
+        self.outcomes[ending.outcome] = count
+        overlap.runs -= 1
+        if not overlap.runs:
+            del self._overlaps[run.of]
 
-    def skip(self, rows: Sequence[Due]) -> None:
-        """Account for ticks that came due and will get no run, because the stop came first."""
-        for row in rows:
-            self._skip(row.job, row.first, row.last, "missed")
+    def skip(self, rows: list[Due]) -> None:
+        """Account for ticks that came due and will get no run, because the stop came first; each leaves the list."""
+        while rows:
+            self._skip(rows[0].job, rows[0].first, rows[0].last, "missed")
+            del rows[0]
 
     def _skip(self, job: Job, first: int, last: int, reason: str) -> None:
         self._log.emit(events.TICK_SKIPPED, job=job.name, tick=first, count=last - first + 1, reason=reason)
@@ -249,6 +321,12 @@ class _Overlap:
 
     runs: int = 0
     tell_at: int = _MANY
+
+
+def _lives(run: Run) -> bool:
+    """Whether whoever executes the run is still at it."""
+    body = run.body  # None again when it has come to its end, however it has
+    return isinstance(body, int) or (body is not None and not body.done())
 
 
 def _run_ids() -> Callable[[], str]:

@@ -59,6 +59,10 @@ held_since = time.monotonic()
 handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
 
 _EVERY = signal.valid_signals()
+#: What has been read from the pipe and not been handed out yet: so many bytes of the buffer.
+_held = 0
+_buffers = [bytearray(4096)]
+
 _read_end = -1
 _write_end = -1
 _caught: tuple[signal.Signals, ...] = ()
@@ -143,12 +147,17 @@ def fileno() -> int:
 
 
 def take() -> list[int]:
-    """The signals that have come since the last call, in order."""
-    try:
-        numbers = os.read(_read_end, 4096)
-    except BlockingIOError:
-        return []
-    return [n for n in numbers if n in _caught or (n in _EVERY and signal.getsignal(n) is _noted)]
+    """The signals that have come since the last call, in order. None is lost if memory runs out in here."""
+    global _held
+    if not _held:
+        try:
+            _held = os.readv(_read_end, _buffers)
+        except BlockingIOError:
+            return []
+    numbers = _buffers[0][:_held]
+    taken = [n for n in numbers if n in _caught or (n in _EVERY and signal.getsignal(n) is _noted)]
+    _held = 0
+    return taken
 
 
 def name(signum: int) -> str:

@@ -1,9 +1,12 @@
 """From schedules to ticks: wakes up when a tick is due, and offers it.
 
-May import: job, clock. Runs on the control loop and on its time only, so a test can run
+May import: job, clock, agenda. Runs on the control loop and on its time only, so a test can run
 a day in a moment.
 
 After a stall it finds several ticks of one job due: it offers them as one row, and keeps the phase.
+
+Tricky: memory may run out anywhere in here, and no tick may be lost or offered twice for that. So a row that has been
+made stays in `_rows` until it has been taken, and a line moves on in the same step in which its row gets there.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from jobd import clock
+from jobd.agenda import Agenda
 from jobd.job import Due, Job
 
 #: Rows offered in one turn of the loop, so that the first of many jobs due together need not wait for the last.
@@ -40,52 +44,68 @@ class Spawner:
     """Offers every tick of every job, in the order in which they are due."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, wall: clock.Clock, offer: Callable[[list[Due]], None]) -> None:
-        """Offer rows of due ticks by calling `offer` on `loop`."""
+        """Offer rows of due ticks by calling `offer` on `loop`.
+
+        Where `offer` raises, it has removed from the list what it has taken.
+        """
         self._loop = loop
         self._wall = wall
         self._offer = offer
         self._lines: list[_Line] = []
-        self._timer: asyncio.Handle | None = None
+        self._in_order = True
+        self._rows: list[Due] = []
+        self._offering = False
+        self._agenda = Agenda(loop)
 
     def start(self, jobs: Iterable[Job]) -> None:
         """From here on each job has its ticks; tick 0 of each is due now."""
         now = self._loop.time()
         self._lines = [_Line(job.schedule.due(0, now), order, job, now) for order, job in enumerate(jobs)]
-        heapq.heapify(self._lines)
-        self._wake()
+        self._in_order = False
+        self._agenda.after(0, "ticks", self._wake)
+        self._agenda.resume()
+
+    def resume(self) -> None:
+        """Go on after a lack of memory, wherever that has come in between."""
+        self._agenda.resume()
 
     def stop(self) -> list[Due]:
-        """Offer nothing more; what is due by now and was not offered."""
-        if self._timer is not None:
-            self._timer.cancel()
-        left = self._take_due(len(self._lines))
-        self._lines = []
-        return left
+        """Offer nothing more; what is due by now and was not offered. Asked again, what is left in that list."""
+        self._agenda.clear()
+        if not self._offering:
+            self._take_due(len(self._lines) + len(self._rows))
+        self._lines.clear()
+        return [] if self._offering else self._rows
 
     def _wake(self) -> None:
         self._wall.watch()
-        rows = self._take_due(ROWS_PER_TURN)
-        if rows:
-            self._offer(rows)
+        self._take_due(ROWS_PER_TURN)
+        if self._rows:
+            self._offering = True
+            try:
+                self._offer(self._rows)
+                self._rows.clear()
+            finally:
+                self._offering = False
         if self._lines:
-            self._timer = self._next()
+            wait = self._lines[0].due - self._loop.time()
+            self._agenda.after(wait * (1 - EARLY) if wait > LONG_WAIT_S else wait, "ticks", self._wake)
 
-    def _next(self) -> asyncio.Handle:
-        wait = self._lines[0].due - self._loop.time()
-        if wait <= 0:
-            return self._loop.call_soon(self._wake)
-        return self._loop.call_later(wait * (1 - EARLY) if wait > LONG_WAIT_S else wait, self._wake)
-
-    def _take_due(self, most: int) -> list[Due]:
+    def _take_due(self, most: int) -> None:
         now = self._loop.time()
-        rows: list[Due] = []
-        while self._lines and self._lines[0].due <= now and len(rows) < most:
+        if not self._in_order:
+            heapq.heapify(self._lines)
+            self._in_order = True
+        while self._lines and self._lines[0].due <= now and len(self._rows) < most:
             line = self._lines[0]
-            rows.append(self._row(line, now))
-            line.tick = rows[-1].last + 1
-            line.due = line.job.schedule.due(line.tick, line.anchor)
+            row = self._row(line, now)
+            tick = row.last + 1
+            due = line.job.schedule.due(tick, line.anchor)
+            self._rows.append(row)
+            line.tick, line.due = tick, due
+            self._in_order = False  # until that has come to its end
             heapq.heapreplace(self._lines, line)
-        return rows
+            self._in_order = True
 
     def _row(self, line: _Line, now: float) -> Due:
         schedule = line.job.schedule

@@ -1,12 +1,12 @@
 """The stop sequence: RUNNING, DRAINING, CANCELLING, STOPPED, as the table in states says, on time whatever the runs
 do.
 
-May import: states, exits, events, log, notify, settings, signals, children, clock, render. Everything waits on loop
-time.
+May import: states, exits, events, log, notify, settings, signals, children, clock, render, agenda, starvation.
+Everything waits on loop time.
 
-One function, `_move`, changes the state; what a state does stands in the one method that enters it. Entering
-STOPPED abandons whatever is left, so no way through the table leaves a run without an end. `leave` is called last
-and does not come back.
+One function, `_settle`, changes the state; what a state does are the steps that enter it. Entering STOPPED abandons
+whatever is left, so no way through the table leaves a run without an end. `leave` is called last and does not come
+back. Memory may run out in any step: `resume` takes it again, and each can be taken twice.
 
 Tricky: while the daemon is STARTING there is no loop to wait on, and nothing in flight to wait for; then the whole
 sequence runs through in one call, in whichever thread reads the signals.
@@ -15,11 +15,12 @@ sequence runs through in one call, in whichever thread reads the signals.
 import asyncio
 import signal
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from jobd import events, log, render, signals
+from jobd import events, log, render, signals, starvation
+from jobd.agenda import Agenda
 from jobd.children import Killed
 from jobd.clock import Real, seconds
 from jobd.exits import ExitCode
@@ -44,6 +45,8 @@ CHILDREN_S = 0.2
 LEAST_FLUSH_S = 0.2
 #: How many of those that were killed the log names.
 _NAMED = 20
+#: So long before the fence, a stop that finds no memory for its last words leaves without them.
+OVERDUE_S = 0.15
 #: What the fence leaves in any case, for the last words of a daemon that heard of the stop too late.
 LEAST_S = 0.01
 #: From the stop on, a thread that computes in Python gives way this often; with many, the control plane waits for all.
@@ -137,20 +140,27 @@ class StopSequence:
         self._log = to
         self._notifier = notifier
         self._fence = fence
-        self._stop_spawning = stop_spawning
         self._leave = leave
         self._children = children or _Childless()
-        self._timers: list[asyncio.TimerHandle] = []
+        self._agenda = Agenda(loop)
         self._requests = signals.Requests()
         self._signal: signal.Signals | None = None
         self._cause = Cause.READY
+        #: What asks for a move that has not been made yet. A signal stands by itself: nobody asks for it again.
+        self._asked: Cause | None = None
+        self._signalled = False
+        self._settling = False
         self._requested_at: float | None = None
         self._verdict = ExitCode.OK
-        self._enter = {
-            State.RUNNING: lambda: None,
-            State.DRAINING: self._drain,
-            State.CANCELLING: self._cancel,
-            State.STOPPED: self._stopped,
+        self._cancelling_at = 0.0
+        self._spent_s = 0.0  # on children
+        #: What is left to do to enter each state.
+        self._steps: dict[State, deque[Callable[[], None]]] = {
+            State.STARTING: deque(),
+            State.RUNNING: deque(),
+            State.DRAINING: deque([self._hurry, self._close, stop_spawning, self._drain]),
+            State.CANCELLING: deque([self._tell_leftovers, self._note_children, self._cancel]),
+            State.STOPPED: deque([self._abandon, self._judge, self._end_children, self._say_last, self._leave_now]),
         }
 
     @property
@@ -172,13 +182,15 @@ class StopSequence:
         """A stop signal has come."""
         if self._requests.is_new(self._loop.time()):
             self._signal = signum
-            self._move(Cause.SIGNAL)
+            self._signalled = True
+            self._settle()
 
     def failed(self, error: BaseException) -> None:
         """The daemon itself has failed; it stops as well as it still can."""
-        self._verdict = ExitCode.INTERNAL
+        self._verdict = ExitCode.INTERNAL  # first: if the rest fails too, it is known what has happened
         self._log.emit(events.DAEMON_FAILED, **render.failure(error))
         if self.state is State.STOPPED:
+            self._steps[self.state].clear()
             self._leave(self._verdict)  # the end itself has failed
         self._move(Cause.FAILURE)
 
@@ -187,34 +199,67 @@ class StopSequence:
         if self._runner.running == 0:
             self._move(Cause.ALL_ENDED)
 
+    def resume(self) -> None:
+        """Go on after a lack of memory, wherever that has come in between."""
+        self._settle()
+        self._agenda.resume()
+
     def _move(self, cause: Cause) -> None:
+        self._asked = cause
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take the steps that are left, then make the move that is asked for; and so on."""
+        if self._settling:
+            return  # a step has asked for a move: when it is done
+        self._settling = True
+        try:
+            while self._steps[self.state] or self._asked or self._signalled:
+                if steps := self._steps[self.state]:
+                    self._take(steps)
+                else:
+                    self._make_move()
+        finally:
+            self._settling = False
+
+    def _take(self, steps: deque[Callable[[], None]]) -> None:
+        try:
+            steps[0]()
+        except BaseException as error:
+            if not starvation.lacking(error):  # it would be the same the next time
+                steps.popleft()
+            raise
+        steps.popleft()
+
+    def _make_move(self) -> None:
+        cause = self._asked or Cause.SIGNAL
         to = MOVES.get((self.state, cause))
-        if to is None:
-            return
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
-        self.state = to
-        self._cause = cause
-        self._enter[to]()
+        if to is not None:
+            self._agenda.clear()
+            self.state, self._cause = to, cause
+        if self._asked:
+            self._asked = None
+        else:
+            self._signalled = False
 
-    def _after(self, delay_s: float, then: Callable[[], None]) -> None:
-        self._timers.append(self._loop.call_later(delay_s, then))
-
-    def _drain(self) -> None:
+    def _hurry(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         unread_s = self._fence.unread_s()
-        self._requested_at = self._loop.time() - unread_s
+        if self._requested_at is None:
+            self._requested_at = self._loop.time() - unread_s
         self._fence.arm(max(LEAST_S, bound_s(self._settings) - unread_s))
         self._notifier.stopping(EXTEND_S)
+
+    def _close(self) -> None:
         self._runner.close(announce=self._announce)
-        self._stop_spawning()
+
+    def _drain(self) -> None:
         if self._runner.running == 0:
             self._move(Cause.ALL_ENDED)
         elif self._grace_left_s() <= 0 or self._cause is Cause.FAILURE:
             self._move(Cause.GRACE_OVER)
         else:
-            self._after(self._grace_left_s(), lambda: self._move(Cause.GRACE_OVER))
+            self._agenda.after(self._grace_left_s(), "grace", lambda: self._move(Cause.GRACE_OVER))
             self._wait()
 
     def _announce(self) -> None:
@@ -235,12 +280,11 @@ class StopSequence:
             runs=self._runner.named(),
             remaining_s=seconds(self._grace_left_s()),
         )
-        self._after(WAITING_EVERY_S, self._wait)
+        self._agenda.after(WAITING_EVERY_S, "waiting", self._wait)
 
-    def _cancel(self) -> None:
-        # The whole cancel timeout, unless the stop was noticed too late for that.
-        timeout_s = max(0.0, min(0.0, self._grace_left_s()) + self._settings.cancel_timeout)
-        self._notifier.extend(timeout_s + EXTEND_S)
+    def _tell_leftovers(self) -> None:
+        self._cancelling_at = self._loop.time()
+        self._notifier.extend(self._cancel_timeout_s() + EXTEND_S)
         self._notifier.status(self.status)
         self._log.emit(
             events.SHUTDOWN_CANCELLING,
@@ -248,35 +292,55 @@ class StopSequence:
             runs=self._runner.named(),
             reason="signal" if self._cause is Cause.SIGNAL else "grace_period",
         )
+
+    def _note_children(self) -> None:
         self._children.note()  # first: what clean-up starts from here on is left alone
+
+    def _cancel(self) -> None:
+        left_s = self._cancelling_at - self._loop.time()
+        timeout_s = self._cancel_timeout_s()
+        self._agenda.after(left_s + timeout_s, "end", lambda: self._move(Cause.CLEANUP_OVER))
+        self._agenda.after(left_s + timeout_s * SECOND_CANCEL, "cancel", self._runner.cancel)
         self._runner.cancel()
         self._children.terminate()  # last: that its child has ended must not be what a run hears first
-        self._after(timeout_s * SECOND_CANCEL, self._runner.cancel)
-        self._after(timeout_s, lambda: self._move(Cause.CLEANUP_OVER))
 
-    def _stopped(self) -> None:
+    def _cancel_timeout_s(self) -> float:
+        """The whole cancel timeout, unless the stop was noticed too late for that."""
+        grace_left_s = self._settings.grace_period - seconds(self._cancelling_at - (self._requested_at or 0.0))
+        return max(0.0, min(0.0, grace_left_s) + self._settings.cancel_timeout)
+
+    def _abandon(self) -> None:
         self._log.hold()
         self._runner.abandon()
+
+    def _judge(self) -> None:
         if self._verdict is ExitCode.OK and self._runner.outcomes[Outcome.ABANDONED]:
             self._verdict = ExitCode.ABANDONED
-        spent_s = self._end_children()
+
+    def _end_children(self) -> None:
+        before = self._loop.time()
+        killed = self._children.end(CHILDREN_S)
+        self._spent_s += self._loop.time() - before
+        if killed:
+            named = [each._asdict() for each in killed[:_NAMED]]
+            self._log.emit(events.CHILDREN_KILLED, count=len(killed), children=named)
+
+    def _say_last(self) -> None:
         self._log.finish(
             events.DAEMON_STOPPED,
-            max(LEAST_FLUSH_S, FLUSH_S - spent_s),
+            max(LEAST_FLUSH_S, FLUSH_S - self._spent_s),
             exit_code=int(self._verdict),
             uptime_s=seconds(Real.monotonic() - signals.held_since),
             shutdown_s=self._shutdown_s(),
             runs={outcome.value: count for outcome, count in self._runner.outcomes.items()},
         )
-        self._leave(self._verdict)
 
-    def _end_children(self) -> float:
-        """How many seconds that took."""
-        before = self._loop.time()
-        if killed := self._children.end(CHILDREN_S):
-            named = [each._asdict() for each in killed[:_NAMED]]
-            self._log.emit(events.CHILDREN_KILLED, count=len(killed), children=named)
-        return self._loop.time() - before
+    def overdue(self) -> bool:
+        """Whether a stop was asked for so long ago that the last fence is about to fall."""
+        return self._requested_at is not None and self._shutdown_s() > bound_s(self._settings) - OVERDUE_S
+
+    def _leave_now(self) -> None:
+        self._leave(self._verdict)
 
     def _grace_left_s(self) -> float:
         return self._settings.grace_period - self._shutdown_s()

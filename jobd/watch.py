@@ -1,17 +1,19 @@
 """Watches that both planes turn, and tells who holds the one that does not.
 
-May import: events, log, notify, plane, runner, signals, stacks. Runs on the control loop: that it runs is the proof
-that this plane turns.
+May import: events, log, notify, plane, runner, signals, stacks, agenda, garbage,
+interpreter. Runs on the control loop: that it runs is the proof that this plane turns.
 
 An idle daemon is not woken up for this: the job plane is looked at only while a run is in flight. Between two
-looks a job may also have changed what becomes of our signals, so each look takes them back.
+looks a job may also have changed what becomes of our signals, or settings of the interpreter, so each look takes
+them back; and runs that a lack of memory has made stand still are helped on.
 """
 
 import asyncio
-import sys
 
-from jobd import events, log, signals, stacks
+from jobd import events, interpreter, log, signals, stacks
+from jobd.agenda import Agenda
 from jobd.clock import seconds
+from jobd.garbage import Collector
 from jobd.invoke import FRAMES
 from jobd.notify import Notifier
 from jobd.plane import JobPlane
@@ -24,38 +26,32 @@ HELD_S = 0.5
 BACK_OFF = 2.0
 #: After so many looks at a plane that waits and does not hear, it is taken for deaf; fewer could be a busy machine.
 DEAF_LOOKS = 20
-
-
-#: How long a job that computes in Python may keep the GIL while the control plane wants it; Python's own 5 ms, times
-#: the number of such threads, would be too long a wait for a tick or a signal.
-SWITCH_INTERVAL_S = 0.001
-_RECURSION_LIMIT = sys.getrecursionlimit()
-
-
-def restore_recursion_limit() -> None:
-    """Raise the limit again if a job has lowered it: it holds for every thread."""
-    if sys.getrecursionlimit() < _RECURSION_LIMIT:
-        sys.setrecursionlimit(_RECURSION_LIMIT)
-
-
-def restore_switch_interval() -> None:
-    """Lower the interval if it is longer than ours: a job may have raised it, for all threads."""
-    if sys.getswitchinterval() > SWITCH_INTERVAL_S:
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+#: Now and then it is woken again before that: the call may have got lost for want of memory.
+WAKE_AGAIN_LOOKS = 4
+#: Runs in flight are looked through one by one only every so many looks, because there may be many.
+ENDS_LOOKS = 4
 
 
 class Watch:
     """Looks at the job plane while runs are in flight, and feeds systemd's watchdog."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, plane: JobPlane, runner: Runner, to: log.Log, notifier: Notifier
+        self,
+        loop: asyncio.AbstractEventLoop,
+        plane: JobPlane,
+        runner: Runner,
+        to: log.Log,
+        notifier: Notifier,
+        collector: Collector,
     ) -> None:
         """Watch `plane` from `loop`, the control loop."""
-        self._loop = loop
+        self._agenda = Agenda(loop)
+        self._collector = collector
         self._plane = plane
         self._runner = runner
         self._log = to
         self._notifier = notifier
+        self._looks = 0
         self._looking = False
         self._unheard: int | None = None
         self._unheard_looks = 0
@@ -69,16 +65,27 @@ class Watch:
     def runs_changed(self) -> None:
         """Runs have been offered; look after them until none is left."""
         if not self._looking:
+            self._agenda.after(LOOK_EVERY_S, "look", self._look)
             self._looking = True
-            self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def resume(self) -> None:
+        """Go on after a lack of memory, wherever that has come in between."""
+        if not self._agenda.has("look"):
+            self._agenda.after(LOOK_EVERY_S, "look", self._look)
+        self._looking = True
+        self._agenda.resume()
 
     def _look(self) -> None:
+        self._looks += 1
         signals.reassert()
-        restore_recursion_limit()
-        restore_switch_interval()
+        interpreter.keep()
         self._log.mend()
+        self._collector.look()
+        self._plane.wake()
+        self._runner.start_again()
+        if self._looks % ENDS_LOOKS == 0:
+            self._runner.find_ends()
         held_s = self._plane.held_for()
-        self._listen_for_deafness(held_s)
         if held_s < HELD_S:
             self._tell_at_s = HELD_S
         elif held_s >= self._tell_at_s:
@@ -86,13 +93,16 @@ class Watch:
             self._tell(held_s)
         self._looking = held_s >= HELD_S or self._runner.busy
         if self._looking:
-            self._loop.call_later(LOOK_EVERY_S, self._look)
+            self._agenda.after(LOOK_EVERY_S, "look", self._look)
+        self._listen_for_deafness(held_s)  # last: looks that fail half-way do not count
 
     def _listen_for_deafness(self, held_s: float) -> None:
         """A loop that nobody holds and no call wakes has been spoilt for good; better no daemon than one that idles."""
         unheard = self._plane.unheard
         same = unheard is not None and unheard == self._unheard and held_s == 0
         self._unheard, self._unheard_looks = unheard, self._unheard_looks + 1 if same else 0
+        if self._unheard_looks and self._unheard_looks % WAKE_AGAIN_LOOKS == 0:
+            self._plane.wake(again=True)
         if self._unheard_looks == DEAF_LOOKS:
             raise RuntimeError("the event loop of the jobs cannot be woken any more; a job has closed part of it")
 
@@ -111,4 +121,4 @@ class Watch:
         if fed:
             self._notifier.alive()
         # One that is released in time must not starve because nobody looked.
-        self._loop.call_later(watchdog_s / 2 if fed else watchdog_s / 10, self._feed, watchdog_s)
+        self._agenda.after(watchdog_s / 2 if fed else watchdog_s / 10, "feed", lambda: self._feed(watchdog_s))

@@ -1,0 +1,291 @@
+"""Memory runs out at every point of the control plane's code in turn: nothing is lost, told twice, or left standing."""
+
+import asyncio
+import dataclasses
+import dis
+import errno
+import signal
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+import jobd
+from jobd import events, interpreter, starvation
+from jobd.exits import ExitCode
+from jobd.job import Job
+from jobd.notify import Notifier
+from jobd.plane import ControlLoop, JobPlane
+from jobd.runner import Runner
+from jobd.settings import DEFAULTS
+from jobd.spawner import Spawner
+from jobd.states import State
+from jobd.stop import StopSequence
+from jobd.watch import Watch
+
+from .helpers import job_of
+from .virtual import Log, VirtualLoop, Wall
+
+JOBD = str(Path(jobd.__file__).parent)
+#: Calls that only let go of something: they take no memory, so they do not fail for want of it.
+LET_GO = {"release", "popleft", "clear", "pop", "__exit__", "cancel", "close"}
+GRACE_S = CANCEL_S = 1.0
+#: What comes due in the life that these tests let the parts lead.
+EXPECTED_TICKS = {"quick": [0, 1, 2, 3], "short": [0, 1, 2, 3, 4, 5], "stubborn": [0]}
+
+
+class Loop(VirtualLoop):
+    """A virtual loop that is left, like the control plane's, by what a callback raises."""
+
+    call_exception_handler = ControlLoop.call_exception_handler
+
+
+class Failing:
+    """Lets the n-th call that jobd's code makes fail for want of memory, before it has done anything."""
+
+    def __init__(self, at: int, times: int = 1) -> None:
+        self.at = at
+        self.calls = 0
+        self.times = times
+
+    def begin(self) -> None:
+        """From here on, in this thread; anew after each failure, because Python ends it then."""
+        sys.setprofile(self._called)
+
+    def _called(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "c_call":
+            caller, name = frame, argument.__name__
+        elif event == "call" and frame.f_back is not None:
+            caller, name = frame.f_back, frame.f_code.co_name
+        else:
+            return
+        if not caller.f_code.co_filename.startswith(JOBD) or name in LET_GO:
+            return
+        self.calls += 1
+        if self.at <= self.calls < self.at + self.times:
+            raise MemoryError
+
+
+class NoFence:
+    """A fence that never falls."""
+
+    def unread_s(self) -> float:
+        return 0.0
+
+    def arm(self, within_s: float) -> None: ...
+
+
+class NoCollector:
+    """Garbage is nobody's business here."""
+
+    def look(self) -> None: ...
+
+
+class Parts:
+    """The parts of a daemon, put together on one virtual loop."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.to = Log(loop)
+        self.left: list[tuple[float, ExitCode]] = []
+        plane = JobPlane(loop)
+        notifier = Notifier(None)
+        self.runner = Runner(loop, plane, self.to, max_running=5)
+        self.watch = Watch(loop, plane, self.runner, self.to, notifier, NoCollector())  # type: ignore[arg-type]
+        self.spawner = Spawner(loop, Wall(), self._offer)
+        self.stop = StopSequence(
+            loop=loop,
+            settings=dataclasses.replace(DEFAULTS, grace_period=GRACE_S, cancel_timeout=CANCEL_S),
+            runner=self.runner,
+            to=self.to,
+            notifier=notifier,
+            fence=NoFence(),
+            stop_spawning=lambda: self.runner.skip(self.spawner.stop()),
+            leave=lambda code: self.left.append((loop.time(), code)),
+        )
+        self.runner.on_change = self.stop.runs_changed
+        self.signalled = False
+        self._resuming = (self._listen, self.stop.resume, self.runner.resume, self.spawner.resume, self.watch.resume)
+
+    def _offer(self, rows: list[Any]) -> None:
+        self.runner.offer(rows)
+        self.watch.runs_changed()
+
+    def run_until(self, instant: float, failing: Failing) -> None:
+        """Turn the loop as the daemon does; first of all it hears a signal that has come."""
+        starved = self.signalled
+        while True:
+            try:
+                failing.begin()
+                if starved:
+                    starvation.do_all(self._resuming)
+                starved = False
+                self.loop.run_until(instant)
+                return
+            except MemoryError:
+                starved = True
+            finally:
+                sys.setprofile(None)
+
+    def _listen(self) -> None:
+        if self.signalled:
+            self.stop.signalled(signal.SIGTERM)
+        self.signalled = False
+
+
+async def _stubborn() -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.3)
+
+
+async def _short() -> None:
+    await asyncio.sleep(0.4)
+
+
+def _jobs() -> list[Job]:
+    return [job_of(name="quick", interval_s=1), job_of(_short, "short", 0.6), job_of(_stubborn, "stubborn", 5)]
+
+
+def _life(failing: Failing) -> Parts:
+    loop = Loop()
+    parts = Parts(loop)
+    try:
+        parts.stop.ready()
+        parts.spawner.start(_jobs())
+        parts.run_until(1.3, failing)
+        loop.stall(1.9)  # so that there are rows of missed ticks, and some that are due when the stop comes
+        parts.signalled = True
+        parts.run_until(30, failing)
+    finally:
+        loop.pass_time(100)
+        loop.close()
+    return parts
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the daemon does to this interpreter is kept away from these tests."""
+    monkeypatch.setattr(interpreter, "_TRACED", True)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda interval: None)
+
+
+def _faults(parts: Parts) -> list[str]:
+    """What is wrong with the life that these parts have led."""
+    started = Counter(fields["run_id"] for fields in parts.to.of(events.RUN_STARTED))
+    finished = Counter(fields["run_id"] for fields in parts.to.of(events.RUN_FINISHED))
+    names = parts.to.names
+    latest = 3.2 + GRACE_S + CANCEL_S + 0.5
+    wrong = {
+        f"starts {started}, ends {finished}": started != finished or set(started.values()) != {1},
+        f"ticks {_ticks(parts)}": _ticks(parts) != EXPECTED_TICKS,
+        f"the end is {names[-3:]}": (parts.to.last, names[-1:]) != (["daemon.stopped"], ["daemon.stopped"]),
+        "the request is not told once": names.count("shutdown.requested") != 1,
+        f"left {parts.left}": [at <= latest and code in (0, 3) for at, code in parts.left] != [True],
+        f"stands in {parts.stop.state}": parts.stop.state is not State.STOPPED,
+    }
+    return [what for what, is_wrong in wrong.items() if is_wrong]
+
+
+def _ticks(parts: Parts) -> dict[str, list[int]]:
+    """Every tick that the log tells of, sorted."""
+    ticks: defaultdict[str, list[int]] = defaultdict(list)
+    for line in parts.to.lines:
+        if line.event in ("run.started", "tick.skipped"):
+            first = line.fields["tick"]
+            ticks[line.fields["job"]] += range(first, first + line.fields.get("count", 1))
+    return {job: sorted(seen) for job, seen in ticks.items()}
+
+
+def test_nothing_is_wrong_where_memory_suffices() -> None:
+    """The measure of the tests below; it also says how many points there are."""
+    failing = Failing(at=sys.maxsize)
+    assert _faults(_life(failing)) == []
+    assert failing.calls > 300
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that were half made
+@pytest.mark.parametrize("times", [1, 4, 30])
+def test_memory_may_run_out_at_any_point(times: int) -> None:
+    """Whichever call fails: each tick is told once, each run has one end, and the stop comes to its own in time."""
+    measure = Failing(at=sys.maxsize)
+    _life(measure)
+    wrong = {at: faults for at in range(1, measure.calls + 1) if (faults := _faults(_life(Failing(at, times))))}
+    assert not wrong, f"{len(wrong)} of {measure.calls}: {dict(list(wrong.items())[:5])}"
+
+
+@pytest.mark.parametrize(
+    ("error", "lacking"),
+    [
+        (MemoryError(), "memory"),
+        (OSError(errno.ENOMEM, "no"), "memory"),
+        (OSError(errno.EMFILE, "no"), "descriptors"),
+        (OSError(errno.ENFILE, "no"), "descriptors"),
+        (BlockingIOError(errno.EAGAIN, "no"), "threads"),
+        (RuntimeError("can't start new thread"), "threads"),
+        (RecursionError("deep"), "stack"),
+        (OSError(errno.EBADF, "no"), None),
+        (RuntimeError("broken"), None),
+        (OSError("without a number"), None),
+        (SystemExit(1), None),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_lacks_is_told_from_faults(error: BaseException, lacking: str | None) -> None:
+    """Only what passes by itself is survived."""
+    assert starvation.lacking(error) == lacking
+
+
+def test_all_is_done_before_a_lack_is_raised() -> None:
+    """What one work lacks, the others may have; a fault stops at once."""
+    done: list[str] = []
+
+    def starved() -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        starvation.do_all([starved, lambda: done.append("other")])
+    assert done == ["other"]
+
+    def broken() -> None:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        starvation.do_all([broken, lambda: done.append("never")])
+    assert done == ["other"]
+
+
+def test_the_reserve_can_be_spent_and_kept_again() -> None:
+    """In any order, any number of times."""
+    reserve = starvation.Reserve()
+    for _ in range(3):
+        reserve.spend()
+        reserve.spend()
+        reserve.keep()
+        reserve.keep()
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+@pytest.mark.parametrize(
+    "module", ["agenda", "daemon", "garbage", "invoke", "plane", "runner", "sink", "spawner", "stop"]
+)
+def test_no_handler_needs_memory_itself(module: str) -> None:
+    """Where Python begins to clean up after an exception, it makes an int of the place, and where that fails it begins
+    again, for ever and with the GIL. Ints up to 256 are there already: functions that clean up are no longer than that.
+    """
+    source = (Path(JOBD) / f"{module}.py").read_text()
+    for code in _codes(compile(source, module, "exec")):
+        for entry in dis._parse_exception_table(code):  # type: ignore[attr-defined]
+            short = entry.end // 2 <= 257 or code.co_name == "_start"  # without memory, a start may fail
+            assert not entry.lasti or short, code.co_qualname
