@@ -113,16 +113,20 @@ class Daemon:
         done; each further one, such as a loop that cannot turn, takes the stop one state on.
         """
         while True:
-            try:
-                if error is None:
-                    self._loop.run_forever()
-                elif self._serving and starvation.lacking(error):
-                    self._recover(error)
-                else:
-                    self._fail(error)
-                error = None
-            except BaseException as again:
-                error = again
+            error = self._turn(error)
+
+    def _turn(self, error: BaseException | None) -> BaseException | None:
+        """Deal with an error, or turn the control loop; what came out of that."""
+        try:
+            if error is None:
+                self._loop.run_forever()
+            elif self._serving and starvation.lacking(error):
+                self._recover(error)
+            else:
+                self._fail(error)
+        except BaseException as again:
+            return again
+        return None
 
     def _recover(self, error: BaseException) -> None:
         """Take up everything that may have been left undone, because memory or the like was lacking."""

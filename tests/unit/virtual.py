@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from jobd import clock, events, log
+from jobd import clock, events, log, plane
 
 
 class Still(Exception):
@@ -86,10 +86,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock.now += seconds
 
 
+class VirtualControlLoop(VirtualLoop):
+    """One that is left by whatever a callback raises, as the control plane's is."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if "handle" in context:  # not by what becomes of a job's task
+            plane.ControlLoop.call_exception_handler(self, context)  # type: ignore[arg-type]
+
+
 @contextmanager
-def virtual_loop() -> Iterator[VirtualLoop]:
+def virtual_loop(kind: type[VirtualLoop] = VirtualLoop) -> Iterator[VirtualLoop]:
     """A loop that is closed at the end, when the tasks that are left have had an hour to come to theirs."""
-    loop = VirtualLoop()
+    loop = kind()
     try:
         yield loop
     finally:

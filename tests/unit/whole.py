@@ -13,13 +13,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 from unittest import mock
 
-from jobd import clock, daemon, exits, signals, stop
+from jobd import clock, daemon, exits, garbage, interpreter, signals, stop
 from jobd.job import Job
 from jobd.plane import JobPlane
 from jobd.settings import Settings
 from jobd.states import State
 
-from .virtual import Log, Still, VirtualLoop, Wall, virtual_loop
+from .virtual import Log, Still, VirtualControlLoop, VirtualLoop, Wall, virtual_loop
 
 
 class Left(SystemExit):
@@ -103,7 +103,9 @@ class Whole:
         self.over = False
         self._signal_pipe = signal_pipe
         with (
-            mock.patch.object(daemon, "EventLoop", return_value=loop),
+            mock.patch.object(daemon, "ControlLoop", return_value=loop),
+            mock.patch.object(garbage, "Collector"),
+            mock.patch.object(interpreter, "take"),
             mock.patch.object(daemon, "JobPlane", return_value=self.plane),
             mock.patch.object(clock, "Clock", Wall),
             mock.patch.object(stop, "StopSequence", Traced),
@@ -123,12 +125,15 @@ class Whole:
     def serve(self, jobs: list[Job], until: float) -> None:
         """Run the jobs until the daemon leaves; it has to have left at `until`."""
         self.loop.still_after(until)
+        error: BaseException | None = None
         try:
             self.daemon._serve(jobs)
-        except Left:
-            pass
-        except Still:
-            raise AssertionError(f"has not left, is {self.states[-1].value}") from None
+        except BaseException as raised:
+            error = raised
+        while not isinstance(error, Left):
+            if isinstance(error, Still):
+                raise AssertionError(f"has not left, is {self.states[-1].value}")
+            error = self.daemon._turn(error)
 
     def obey(self, signum: signal.Signals) -> None:
         """Obey a signal as the thread does that listens while the jobs are being loaded."""
@@ -172,7 +177,7 @@ def whole(settings: Settings) -> Iterator[Whole]:
         undo.enter_context(mock.patch.object(signals, "_caught", signals.CAUGHT))
         undo.enter_context(mock.patch.object(signals, "reassert"))  # the dispositions of this process are not ours
         leave = undo.enter_context(mock.patch.object(exits, "leave"))
-        loop = undo.enter_context(virtual_loop())
+        loop = undo.enter_context(virtual_loop(VirtualControlLoop))
         made = Whole(loop, settings, write_end)
         undo.callback(made.end)
         leave.side_effect = made.exit
