@@ -175,6 +175,7 @@ def whole(settings: Settings) -> Iterator[Whole]:
         undo.callback(os.close, read_end)
         undo.enter_context(mock.patch.object(signals, "_read_end", read_end))
         undo.enter_context(mock.patch.object(signals, "_caught", signals.CAUGHT))
+        undo.enter_context(mock.patch.object(signals, "handlers", {}))
         undo.enter_context(mock.patch.object(signals, "reassert"))  # the dispositions of this process are not ours
         leave = undo.enter_context(mock.patch.object(exits, "leave"))
         loop = undo.enter_context(virtual_loop(VirtualControlLoop))
