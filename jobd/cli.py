@@ -22,6 +22,7 @@ from jobd import (
     fence,
     loader,
     log,
+    output,
     render,
     settings,
     signals,
@@ -89,10 +90,11 @@ def _configuration(given: argparse.Namespace) -> _Configuration:
 def _run(configuration: _Configuration) -> int:
     now = configuration.resolved.settings
     try:
-        fences = fence.LastFences(stop.bound_s(now))  # before the log, which has a thread
+        pipes = output.pipes()
+        fences = fence.LastFences(stop.bound_s(now), list(pipes.values()))  # before the log, which has a thread
         to = log.Log(now.log_level, now.log_format)
         parts = daemon.Daemon(now, to, fences)
-        to.divert()
+        to.divert(pipes)
     except (OSError, RuntimeError, MemoryError) as error:  # no descriptor or no thread is to be had
         return _cannot_start(error)
 

@@ -57,10 +57,12 @@ class Daemon:
         """Make the parts; the threads that a stop needs exist from here on."""
         to.emit(events.DAEMON_STARTING, version=__version__, pid=os.getpid(), python=platform.python_version())
         interpreter.take()
+        self._settings = settings
         self._log = to
         self._fences = fences
         self._notifier = notify.Notifier.from_environment(os.environ)
         self._loop = ControlLoop(_selector())
+        self._loop.set_debug(False)  # PYTHONDEVMODE is for the jobs' loop; here it would take time from every tick
         self._plane = JobPlane()
         self._runner = runner.Runner(self._loop, self._plane, to, settings.max_running)
         self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer)
@@ -160,8 +162,14 @@ class Daemon:
                 self._leave(ExitCode.INTERNAL)
             raise error from None  # and thus fail again
 
+    def _warn_of_long_stop(self, bound_s: float) -> None:
+        supervisor, limit_s = ("systemd", 90.0) if self._notifier.listening else ("Kubernetes", 30.0)
+        if bound_s > limit_s:
+            self._log.emit(events.CONFIG_LONG_STOP, bound_s=bound_s, supervisor=supervisor, limit_s=limit_s)
+
     def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
         hooks.install(self._log)
+        self._warn_of_long_stop(self._settings.grace_period + self._settings.cancel_timeout + 1)
         self._plane.start(self._stray, self._plane_broken)
         started, traced, profiled = exits.pid(), sys.gettrace(), sys.getprofile()
         with _Ears(self._listen):

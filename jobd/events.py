@@ -130,6 +130,11 @@ CONFIG_UNKNOWN = _event(
     "config.unknown", "warning", "A variable that starts with `JOBD_` and is no setting; it is ignored.",
     setting="the variable", source="where it came from", nearest="the setting that it resembles most, or null",
 )  # fmt: skip
+CONFIG_LONG_STOP = _event(
+    "config.long_stop", "warning", "A stop may take longer than supervisors wait unless they are told to. systemd is "
+    "asked for more time as it goes; whoever runs containers has to set their grace period.",
+    bound_s="grace period, cancel timeout and 1 s", supervisor="whose usual limit that exceeds", limit_s="that limit",
+)  # fmt: skip
 CONFIG_DUPLICATE = _event(
     "config.duplicate", "warning", "A file names a variable twice; the last one counts.",
     setting="the variable", source="where it stands the last time",

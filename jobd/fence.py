@@ -13,9 +13,10 @@ plane included. Two fences need no GIL:
 
 import faulthandler
 import threading
+from collections.abc import Sequence
 
 from jobd import descriptors, signals
-from jobd.guard import Guard
+from jobd.guard import Guard, LastWords, Printed
 
 #: How much later than the first fence the second one falls: enough for the first to print its stacks.
 GUARD_AFTER_S = 0.07
@@ -24,8 +25,11 @@ GUARD_AFTER_S = 0.07
 class LastFences:
     """Both fences, and the stacks that a fault, systemd's watchdog, the guard or a question makes the process print."""
 
-    def __init__(self, bound_s: float) -> None:
-        """Post the guard: the daemon may live for `bound_s` after a stop signal. For a process with one thread."""
+    def __init__(self, bound_s: float, printed: Sequence[Printed] = ()) -> None:
+        """Post the guard: the daemon may live for `bound_s` after a stop signal. For a process with one thread.
+
+        What is left in `printed` when the process ends without a word is shown on stderr.
+        """
         private = descriptors.private(2)  # a job that closes its stderr must not take this one along
         # Where the reader of stderr has stopped reading, the stacks are lost and not the end.
         self._stderr = descriptors.opened_anew(private) or private
@@ -34,7 +38,7 @@ class LastFences:
         thread = threading.Thread(target=self._enable)
         thread.start()
         thread.join()
-        self.guard = Guard(bound_s + GUARD_AFTER_S)
+        self.guard = Guard(bound_s + GUARD_AFTER_S, LastWords(printed, self._stderr))
 
     def _enable(self) -> None:
         faulthandler.enable(self._stderr, all_threads=True)

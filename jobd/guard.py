@@ -23,10 +23,10 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from select import POLLIN, poll
-from typing import NoReturn
+from select import PIPE_BUF, POLLIN, POLLOUT, poll
+from typing import NoReturn, Protocol
 
 from jobd import children, signals
 from jobd.children import Family, Killed
@@ -53,10 +53,44 @@ _GONE_WITHIN, _NOTE, _TERMINATE, _END, _LEAVE = b"G", b"N", b"T", b"E", b"L"
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
+class Printed(Protocol):
+    """A pipe into which is printed, and which the daemon reads."""
+
+    read_end: int
+
+    def read(self, most: int) -> bytes:
+        """What is there, `most` bytes of it; never waits."""
+
+
+class LastWords:
+    """What was printed last and is still unread when the daemon has died: often what a library in C died of."""
+
+    def __init__(self, printed: Sequence[Printed], stderr: int) -> None:
+        """`show` what is left in `printed` on `stderr`."""
+        self._printed = printed
+        self._stderr = stderr
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors that are needed for it."""
+        return [self._stderr, *(each.read_end for each in self._printed)]
+
+    def show(self) -> None:
+        """Hand it on, as far as somebody reads it at once."""
+        reader = poll()
+        reader.register(self._stderr, POLLOUT)
+        try:
+            for each in self._printed:
+                while (data := each.read(PIPE_BUF)) and reader.poll(0):
+                    os.write(self._stderr, data)
+        except OSError:  # nobody reads it
+            pass
+
+
 class Guard:
     """The guard, as the daemon sees it. Where there is none (any more), the daemon does what it can by itself."""
 
-    def __init__(self, bound_s: float) -> None:
+    def __init__(self, bound_s: float, last_words: "LastWords") -> None:
         """Post it: the daemon may live for `bound_s` after a stop signal. For a process with one thread."""
         self._bound_s = bound_s
         self._family = Family(os.getpid())
@@ -67,7 +101,7 @@ class Guard:
         self._unread_since = mmap.mmap(-1, _INSTANT.size)  # shared with the guard
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handle = _handle(os.getpid())
-        _fork_twice(_Watch(line, handle, bound_s, self._family, self._unread_since).stand)
+        _fork_twice(_Watch(line, handle, bound_s, self._family, self._unread_since, last_words).stand)
         line.close()
         if handle is not None:
             os.close(handle)
@@ -165,13 +199,21 @@ class _Watch:
     """What the guard does, in its own process."""
 
     def __init__(
-        self, line: socket.socket, handle: int | None, bound_s: float, family: Family, unread_since: mmap.mmap
+        self,
+        line: socket.socket,
+        handle: int | None,
+        bound_s: float,
+        family: Family,
+        unread_since: mmap.mmap,
+        last_words: LastWords,
     ) -> None:
         self._line = line
         self._handle = handle  # of the daemon; None on old kernels, where the end of the line is the daemon's
         self._bound_s = bound_s
         self._family = family
         self._unread_since = unread_since
+        self._last_words = last_words
+        self._dismissed = False
         self._daemon = os.getpid()  # still: the guard is yet to be forked
         self._poller = poll()
         #: By when the daemon has to be gone, as the clock has it, and what is left of the last of that, as we count it.
@@ -190,6 +232,8 @@ class _Watch:
             self._family.note()
             self._signal_daemon(signal.SIGKILL)
         self._family.kill(LAST_S)
+        if not self._dismissed:
+            self._last_words.show()
         os._exit(0)
 
     def _prepare(self) -> None:
@@ -197,7 +241,7 @@ class _Watch:
             signal.signal(signum, signal.SIG_IGN)  # a Ctrl-C is meant for the daemon
         os.chdir("/")
         _tell_name()
-        kept = [self._line.fileno(), *signals.pipe()]
+        kept = [self._line.fileno(), *signals.pipe(), *self._last_words.descriptors]
         if self._handle is not None:
             kept.append(self._handle)
             self._poller.register(self._handle, POLLIN)
@@ -249,7 +293,8 @@ class _Watch:
             self._family.terminate()
         elif word == _END:
             self._answer(_END + json.dumps(self._family.end(seconds)[:_NAMED]).encode())
-        return bool(word != _LEAVE)
+        self._dismissed = bool(word == _LEAVE)
+        return not self._dismissed
 
     def _answer(self, answer: bytes) -> None:
         try:

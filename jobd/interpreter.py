@@ -7,15 +7,24 @@ Tricky: with a switch interval of hours, a thread that computes keeps the GIL fo
 it back. So `sys.setswitchinterval` is a function of ours, which does not take more than `SWITCH_INTERVAL_S`.
 """
 
+import resource
 import sys
 import threading
+from _thread import stack_size as _stack_size
 
 #: How long a job that computes in Python may keep the GIL while the control plane wants it; Python's own 5 ms, times
 #: the number of such threads, would be too long a wait for a tick or a signal.
 SWITCH_INTERVAL_S = 0.001
 
+#: The stack of a thread. What the environment gives (`ulimit -s`) may be too little for Python's own recursion limit,
+#: and then a job that runs into that crashes the process.
+STACK_BYTES = 8 * 1024 * 1024
+
 _RECURSION_LIMIT = sys.getrecursionlimit()
 #: Whoever traces the daemon as a whole, a debugger say, has been there first.
+_STACK_LIMIT = resource.getrlimit(resource.RLIMIT_STACK)[0]
+#: 0: what the environment gives is enough. Without a limit there, threads get 2 MiB.
+_WANTED_STACK_BYTES = 0 if STACK_BYTES <= _STACK_LIMIT != resource.RLIM_INFINITY else STACK_BYTES
 _TRACED = bool(sys.gettrace() or sys.getprofile() or threading.gettrace() or threading.getprofile())
 _set_switch_interval = sys.setswitchinterval
 #: Python's own, whatever a job puts into the module.
@@ -27,6 +36,7 @@ def take() -> None:
     """Set everything as the daemon needs it; from here on nobody makes the switch interval longer."""
     sys.setswitchinterval = _no_longer_than_ours
     _set_switch_interval(SWITCH_INTERVAL_S)
+    _keep_stack_size()
 
 
 def keep() -> None:
@@ -38,7 +48,14 @@ def keep() -> None:
     if not _TRACED and (_trace_of_threads() or _profile_of_threads()):
         _trace_threads(None)
         _profile_threads(None)
+    _keep_stack_size()
     keep_untraced()
+
+
+def _keep_stack_size() -> None:
+    size = _stack_size()
+    if size < _WANTED_STACK_BYTES or 0 < size < STACK_BYTES:
+        _stack_size(_WANTED_STACK_BYTES)
 
 
 def keep_untraced() -> None:

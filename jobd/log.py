@@ -44,12 +44,12 @@ class Log:
         self._spare = self._logger(self._write_spare)
         self._take_job_lines(LEVELS[level])
 
-    def divert(self) -> None:
+    def divert(self, pipes: output.Pipes) -> None:
         """Make lines of what anybody prints, so that nothing but this log ever reaches its reader.
 
-        Raises `OSError` or `RuntimeError` where no descriptor or no thread is to be had.
+        Raises `RuntimeError` where no thread is to be had.
         """
-        self._output = output.Output(self._printed)
+        self._output = output.Output(pipes, self._printed)
 
     def mend(self) -> None:
         """Restore standard descriptors that somebody has closed."""

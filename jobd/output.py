@@ -36,6 +36,37 @@ LAST_READ_BYTES = 4_096
 #: How long the reader may keep the last reading waiting: it is about to hand on what it has just read.
 READER_S = 0.05
 
+
+class Pipe:
+    """What stands behind a standard descriptor: a pipe of ours."""
+
+    def __init__(self) -> None:
+        """Make it. Raises `OSError` where no descriptors are to be had."""
+        # Our own writing end stays open, so that the pipe never comes to an end, and closed descriptors can be mended.
+        self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.read_end, False)
+        try:
+            fcntl(self.write_end, F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError:  # this user's pipes hold too much already
+            pass
+
+    def read(self, most: int) -> bytes:
+        """What is there, `most` bytes of it."""
+        try:
+            return os.read(self.read_end, most)
+        except BlockingIOError:
+            return b""
+
+
+#: Both, by the descriptor that they stand behind.
+Pipes = dict[int, Pipe]
+
+
+def pipes() -> Pipes:
+    """Make both pipes, before anything is diverted to them. Raises `OSError` where no descriptors are to be had."""
+    return {fd: Pipe() for fd in STREAMS}
+
+
 #: Told the run, if it is known, the stream and a line without its end.
 Take = Callable[[Run | None, str, bytes], None]
 
@@ -43,15 +74,16 @@ Take = Callable[[Run | None, str, bytes], None]
 class Output:
     """The two standard streams of this process, turned into lines."""
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, pipes: Pipes, take: Take) -> None:
         """Divert both streams, and their descriptors with all that children write there, to `take`.
 
-        Raises `OSError` where no descriptors and `RuntimeError` where no thread is to be had; then nothing has changed.
+        Raises `RuntimeError` where no thread is to be had; then nothing has changed.
         """
         self._take = take
         self._starts: dict[tuple[int, str], Cutter] = {}
         self._reading = threading.Lock()
-        self._pipes = {fd: _Pipe(Cutter(None, stream, take)) for fd, stream in STREAMS.items()}
+        self._pipes = pipes
+        self._cutters = {fd: Cutter(None, stream, take) for fd, stream in STREAMS.items()}
         threading.Thread(target=self._read_on, name="jobd output", daemon=True).start()
         for fd, stream in STREAMS.items():
             os.dup2(self._pipes[fd].write_end, fd)
@@ -74,10 +106,10 @@ class Output:
         deadline = Real.monotonic() + timeout_s
         if self._reading.acquire(timeout=READER_S):
             try:
-                for pipe in self._pipes.values():
-                    while pipe.read(LAST_READ_BYTES) and Real.monotonic() < deadline:
+                for fd, cutter in self._cutters.items():
+                    while self._read(fd, LAST_READ_BYTES) and Real.monotonic() < deadline:
                         pass
-                    pipe.cutter.end()
+                    cutter.end()
             finally:
                 self._reading.release()
         for cutter in list(self._starts.values()):
@@ -97,16 +129,22 @@ class Output:
             cutter = starts[key] = Cutter(run, stream, self._take)
         cutter.write(data)
 
+    def _read(self, fd: int, most: int) -> bool:
+        """Hand on what has been written to `fd`, `most` bytes of it; whether there was anything."""
+        data = self._pipes[fd].read(most)
+        self._cutters[fd].write(data)
+        return bool(data)
+
     def _read_on(self) -> None:
         poller = poll()
-        pipes = {pipe.read_end: pipe for pipe in self._pipes.values()}
-        for fd in pipes:
-            poller.register(fd, POLLIN)
+        written = {pipe.read_end: fd for fd, pipe in self._pipes.items()}
+        for read_end in written:
+            poller.register(read_end, POLLIN)
         while True:
             try:
-                for fd, _ in poller.poll():
+                for read_end, _ in poller.poll():
                     with self._reading:
-                        pipes[fd].read(READ_BYTES)
+                        self._read(written[read_end], READ_BYTES)
             except Exception:  # no memory, say; without this thread whoever prints would wait for ever
                 Real.sleep(READER_S)
 
@@ -151,29 +189,6 @@ def _pieces(line: bytes) -> Iterator[bytes]:
         yield line[begin:end]
         begin = end
     yield line[begin:]
-
-
-class _Pipe:
-    """What stands behind a standard descriptor: a pipe of ours, and what cuts that which comes out of it."""
-
-    def __init__(self, cutter: Cutter) -> None:
-        self.cutter = cutter
-        # Our own writing end stays open, so that the pipe never comes to an end, and closed descriptors can be mended.
-        self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.read_end, False)
-        try:
-            fcntl(self.write_end, F_SETPIPE_SZ, PIPE_BYTES)
-        except OSError:  # this user's pipes hold too much already
-            pass
-
-    def read(self, most: int) -> bool:
-        """Hand on what is there, `most` bytes of it; whether there was anything."""
-        try:
-            data = os.read(self.read_end, most)
-        except BlockingIOError:
-            return False
-        self.cutter.write(data)
-        return True
 
 
 class _Raw(io.RawIOBase):

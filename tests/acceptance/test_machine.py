@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import Launcher
 from .consistency import assert_consistent
-from .harness import Daemon, becoming_jobd, instant, poll
+from .harness import JOBD, Daemon, becoming_jobd, instant, poll
 from .test_ticks import assert_on_grid, pause
 
 HONEST = """
@@ -520,6 +520,24 @@ def test_cyclic_garbage_is_collected_while_jobs_make_it(launch: Launcher) -> Non
         """
     )
     assert daemon.wait_for("grown", timeout=60)["kilobytes"] < 800_000  # it makes 1.5 GB and more
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+@pytest.mark.parametrize("limit", ["256", "unlimited"])
+def test_recursion_without_end_fails_its_run_however_small_stacks_are(launch: Launcher, limit: str) -> None:
+    """With the stack limit of some system managers and shells, `RecursionError` comes before the stack's end."""
+    daemon = launch(
+        """
+        @every("1h")
+        async def coroutine(): await coroutine()
+        @every("1h")
+        def function(): function()
+        """,
+        program=("sh", "-c", f'ulimit -s {limit}; exec "$@"', "sh", JOBD),
+    )
+    for job in ("coroutine", "function"):
+        assert daemon.wait_for("run.finished", job=job)["error"]["type"] == "RecursionError"
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
 

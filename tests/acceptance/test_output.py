@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import Launcher
 from .consistency import Line
-from .harness import Daemon
+from .harness import Daemon, poll
 
 KINDS = pytest.mark.parametrize("kind", ["async def", "def"], ids=["coroutine", "function"])
 
@@ -251,3 +251,22 @@ def test_level_of_output_is_info(launch: Launcher) -> None:
     daemon.wait_for("said")
     assert daemon.stop() == 0
     assert not daemon.events("job.output")
+
+
+@pytest.mark.parametrize("death", ["abort", "raise_kill"])
+def test_what_a_library_says_as_it_dies_is_not_lost(launch: Launcher, death: str) -> None:
+    """The last words of C code that ends the process are in the log, or on the real stderr."""
+    daemon = launch(
+        """
+        import ctypes
+        @every("1h")
+        def job():
+            libc = ctypes.PyDLL(None)  # holds the GIL, so that none of us can read it
+            libc.write(2, b"last words\\n", 11)
+            libc.abort() if DEATH == "abort" else libc.kill(os.getpid(), signal.SIGKILL)
+        """,
+        beside=f"DEATH = {death!r}",
+    )
+    assert daemon.exit_code() < 0
+    said = [line["line"] for line in daemon.events("job.output")]
+    poll(lambda: "last words" in said or "last words\n" in daemon.stderr, "the last words are somewhere")

@@ -162,3 +162,19 @@ def test_status_can_be_asked_for_during_the_import(launch: Launcher) -> None:
     assert daemon.wait_for("daemon.status")["running"] == 0
     daemon.signal(signal.SIGTERM)
     assert_stopped_before_it_ran(daemon)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({}, []), ({"JOBD_GRACE_PERIOD": "1m"}, [("Kubernetes", 30.0, 66.0)])],
+    ids=["defaults", "a minute"],
+)
+def test_a_stop_longer_than_supervisors_wait_is_told_at_the_start(
+    launch: Launcher, settings: dict[str, str], told: list[tuple[str, float, float]]
+) -> None:
+    """Grace period and cancel timeout beyond what Kubernetes waits by default: a warning, and it runs."""
+    daemon = launch("@every('1h')\nasync def job(): pass", env={"JOBD_CANCEL_TIMEOUT": "5"} | settings)
+    daemon.wait_for("run.finished")
+    lines = daemon.events("config.long_stop")
+    assert [(line["supervisor"], line["limit_s"], line["bound_s"]) for line in lines] == told
+    assert daemon.stop(within=1) == 0

@@ -256,11 +256,11 @@ def test_line_that_a_job_has_closed_does_not_end_the_watch(run: Run) -> None:
 
 
 def test_guard_holds_no_descriptor_that_it_does_not_need(run: Run) -> None:
-    """The line, the pipe of signals and the daemon's handle; not the streams, or the reader of a log would wait."""
+    """The line, the pipe of signals, the daemon's handle and stderr; not stdout, or the log's reader would wait."""
     process = run("time.sleep(60)")
     guard = guard_of(process)
     time.sleep(0.2)  # it closes them after it has told its name
-    assert len(list(Path(f"/proc/{guard}/fd").iterdir())) == 4
+    assert len(list(Path(f"/proc/{guard}/fd").iterdir())) == 5
     assert cpu_ticks(guard) < 100
     process.kill()
     process.wait(LIMIT_S)
