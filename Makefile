@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 MINUTES ?= 10
 
-.PHONY: help run test fuzz check lint types layers audit docs clean
+.PHONY: help run test fuzz chaos check lint types layers audit docs clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -32,6 +32,9 @@ types: $(INSTALLED) ## strict types
 
 layers: $(INSTALLED) ## imports go downwards only
 	@$(BIN)/lint-imports --no-logo
+
+chaos: $(INSTALLED) ## random rounds of hostile jobs and signals: ROUNDS=100 JOBS=2, or SEED=1234 to replay one
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JOBS),--jobs $(JOBS))
 
 audit: $(INSTALLED) ## ask the package index for known holes in what is installed
 	@$(BIN)/python -m pip install --quiet pip-audit

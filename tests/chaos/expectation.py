@@ -1,0 +1,129 @@
+"""From a plan to what its round must show: computed before anything runs, so nothing is excused afterwards.
+
+Knows the contract, and what the entries of the catalogue declare.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from signal import SIGQUIT
+
+from .jobs import SUCCEEDED, Effect
+from .plan import Pause, Plan, Reader, Send
+
+#: A clean-up may take so long on a machine that does much else; a shorter cancel timeout excuses everybody.
+CLEAN_UP_S = 0.5
+#: With these about, nobody is on time.
+DELAYS = Effect.BUSY | Effect.HOLDS_GIL | Effect.HOLDS_GIL_FOR_GOOD | Effect.STARVES
+#: With these about, the process may end in the middle of anything, even behind its last line.
+CUTS_OFF = Effect.CRASHES | Effect.HOLDS_GIL_FOR_GOOD
+
+
+class Log(Enum):
+    """How much of the log the reader must have got."""
+
+    #: The whole story, to `daemon.stopped`.
+    WHOLE = "whole"
+    #: Lines may be missing, because of the reader, the level or a crash; those that are there are true.
+    PARTIAL = "partial"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the round must show."""
+
+    exits: frozenset[int]
+    #: Whether the process may end before it was asked to.
+    ends_by_itself: bool
+    log: Log
+    #: Whether the process may end in the middle of anything, whatever its log has told.
+    may_be_cut_off: bool
+    #: Whether the log may end in the middle of a line.
+    last_line_may_be_torn: bool
+    #: How the runs of each job may end while nobody stops the daemon.
+    ends: dict[str, frozenset[str]]
+    #: The jobs whose runs may be abandoned.
+    may_be_abandoned: frozenset[str]
+    #: The jobs whose runs nothing may keep from being started.
+    beating: frozenset[str]
+    #: Whether stderr may show stacks; it never shows anything else.
+    may_dump_stacks: bool
+    #: Whether processes may outlive the daemon, in its session or in one of their own.
+    may_leave_children: bool
+    may_detach: bool
+
+
+def expectation(plan: Plan) -> Expectation:
+    """What the round of this plan must show."""
+    effects = plan.effects
+    jobs = {"first", *(name for name, _ in plan.jobs)}
+    abandoned = _may_be_abandoned(plan, jobs)
+    exits = _exits(plan, bool(abandoned))
+    cut_off = bool(effects & CUTS_OFF) or 1 in plan.module.exits
+    return Expectation(
+        exits=exits,
+        ends_by_itself=bool(effects & (Effect.CRASHES | Effect.STOPS)) or bool(exits & {70, 78}),
+        log=_log(plan),
+        may_be_cut_off=cut_off,
+        last_line_may_be_torn=plan.reader in (Reader.STALLS, Reader.LEAVES, Reader.SLOW) or cut_off,
+        ends=_ends(plan),
+        may_be_abandoned=abandoned,
+        beating=_beating(plan),
+        may_dump_stacks=_sends_sigquit(plan) or cut_off,
+        may_leave_children=Effect.CRASHES in effects and Effect.LEAVES_CHILDREN in effects,
+        may_detach=Effect.DETACHES in effects,
+    )
+
+
+def _exits(plan: Plan, may_abandon: bool) -> frozenset[int]:
+    if not plan.runs:
+        refused = frozenset({78}) if "JOBD_DEMO_MAX" in plan.settings and plan.module.ends else frozenset()
+        return frozenset({0}) | refused | plan.module.exits  # 0: stopped before it came to that
+    exits = frozenset({0}) | (frozenset({3}) if may_abandon else frozenset())
+    return exits.union(*(entry.exits for entry in plan.entries))
+
+
+def _log(plan: Plan) -> Log:
+    if plan.reader is Reader.FULL:
+        return Log.NONE
+    effects = plan.effects
+    lost = effects & (CUTS_OFF | Effect.LOSES_LINES)
+    lost_by_reader = plan.reader in (Reader.STALLS, Reader.LEAVES) or (
+        plan.reader is Reader.SLOW and Effect.FLOODS in effects
+    )
+    told = plan.settings["JOBD_LOG_LEVEL"] in ("debug", "info")
+    return Log.PARTIAL if lost or lost_by_reader or not told or 1 in plan.module.exits else Log.WHOLE
+
+
+def _may_be_abandoned(plan: Plan, jobs: set[str]) -> frozenset[str]:
+    """Those that refuse to end; everybody, where nobody gets the time to."""
+    effects = plan.effects
+    asked = plan.stop_signals + (Effect.STOPS in effects)
+    hurried = asked > 2 or plan.duration("JOBD_CANCEL_TIMEOUT") < CLEAN_UP_S or _is_suspended(plan)
+    if not plan.runs:
+        return frozenset()
+    if hurried or effects & (DELAYS | Effect.HOLDS_PLANE | Effect.LEAVES_COPIES):
+        return frozenset(jobs)
+    return frozenset(entry.name for entry in plan.entries if Effect.REFUSES in entry.effects)
+
+
+def _ends(plan: Plan) -> dict[str, frozenset[str]]:
+    spoilt = plan.effects & (Effect.SPOILS | Effect.STARVES | Effect.CANCELS_OTHERS) or plan.start.limits
+    also = frozenset({"failed", "succeeded"}) if spoilt else frozenset()
+    return {entry.name: entry.ends | also for entry in plan.entries} | {"first": SUCCEEDED | also}
+
+
+def _beating(plan: Plan) -> frozenset[str]:
+    """The jobs that nothing in this round may keep from being started."""
+    if plan.effects & DELAYS or "JOBD_MAX_RUNNING" in plan.settings or plan.start.limits or _is_suspended(plan):
+        return frozenset()
+    hindered = {"beats"} if plan.effects & (Effect.HOLDS_PLANE | Effect.LEAVES_COPIES) else set()
+    return frozenset({"beats", "beats_in_a_thread"} & {name for name, _ in plan.jobs} - hindered)
+
+
+def _is_suspended(plan: Plan) -> bool:
+    return any(isinstance(step.action, Pause) for step in plan.steps)
+
+
+def _sends_sigquit(plan: Plan) -> bool:
+    return any(isinstance(step.action, Send) and SIGQUIT in step.action.signals for step in plan.steps)
