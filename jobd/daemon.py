@@ -56,6 +56,7 @@ class Daemon:
     def __init__(self, settings: Settings, to: log.Log, fences: fence.LastFences) -> None:
         """Make the parts; the threads that a stop needs exist from here on."""
         to.emit(events.DAEMON_STARTING, version=__version__, pid=os.getpid(), python=platform.python_version())
+        hooks.install(to)
         interpreter.take()
         self._settings = settings
         self._log = to
@@ -168,7 +169,6 @@ class Daemon:
             self._log.emit(events.CONFIG_LONG_STOP, bound_s=bound_s, supervisor=supervisor, limit_s=limit_s)
 
     def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
-        hooks.install(self._log)
         self._warn_of_long_stop(self._settings.grace_period + self._settings.cancel_timeout + 1)
         self._plane.start(self._stray, self._plane_broken)
         started, traced, profiled = exits.pid(), sys.gettrace(), sys.getprofile()

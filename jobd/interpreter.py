@@ -1,7 +1,7 @@
 """Settings of the interpreter that hold for every thread, kept as the daemon needs them. Imports nothing of ours.
 
-A job may change them, by accident or for tests of its own: the recursion limit, the switch interval, tracing. `keep`
-puts them back, in the thread of the control plane; `keep_untraced` in whichever thread calls it.
+A job may change them, by accident or for tests of its own: the recursion limit, the switch interval, tracing, hooks.
+`keep` puts them back, in the thread of the control plane; `keep_untraced` in whichever thread calls it.
 
 Tricky: with a switch interval of hours, a thread that computes keeps the GIL for hours, and nobody else comes to put
 it back. So `sys.setswitchinterval` is a function of ours, which does not take more than `SWITCH_INTERVAL_S`.
@@ -11,6 +11,7 @@ import resource
 import sys
 import threading
 from _thread import stack_size as _stack_size
+from types import ModuleType
 
 #: How long a job that computes in Python may keep the GIL while the control plane wants it; Python's own 5 ms, times
 #: the number of such threads, would be too long a wait for a tick or a signal.
@@ -21,21 +22,26 @@ SWITCH_INTERVAL_S = 0.001
 STACK_BYTES = 8 * 1024 * 1024
 
 _RECURSION_LIMIT = sys.getrecursionlimit()
-#: Whoever traces the daemon as a whole, a debugger say, has been there first.
 _STACK_LIMIT = resource.getrlimit(resource.RLIMIT_STACK)[0]
 #: 0: what the environment gives is enough. Without a limit there, threads get 2 MiB.
 _WANTED_STACK_BYTES = 0 if STACK_BYTES <= _STACK_LIMIT != resource.RLIM_INFINITY else STACK_BYTES
+#: Whoever traces the daemon as a whole, a debugger say, has been there first.
 _TRACED = bool(sys.gettrace() or sys.getprofile() or threading.gettrace() or threading.getprofile())
 _set_switch_interval = sys.setswitchinterval
 #: Python's own, whatever a job puts into the module.
 _trace_of_threads, _profile_of_threads = threading.gettrace, threading.getprofile
 _trace_threads, _profile_threads = threading.settrace, threading.setprofile
+#: Called for errors that nobody catches. Where that of `threading` is None, no `threading.Thread` can be made.
+_HOOKS = ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook"))
+#: What they were when we began.
+_hooks: list[tuple[ModuleType, str, object]] = []
 
 
 def take() -> None:
     """Set everything as the daemon needs it; from here on nobody makes the switch interval longer."""
     sys.setswitchinterval = _no_longer_than_ours
     _set_switch_interval(SWITCH_INTERVAL_S)
+    _hooks[:] = [(module, name, getattr(module, name)) for module, name in _HOOKS]
     _keep_stack_size()
 
 
@@ -48,8 +54,15 @@ def keep() -> None:
     if not _TRACED and (_trace_of_threads() or _profile_of_threads()):
         _trace_threads(None)
         _profile_threads(None)
+    _keep_hooks()
     _keep_stack_size()
     keep_untraced()
+
+
+def _keep_hooks() -> None:
+    for module, name, hook in _hooks:
+        if getattr(module, name, None) is None:  # a hook of a job's own stays
+            setattr(module, name, hook)
 
 
 def _keep_stack_size() -> None:

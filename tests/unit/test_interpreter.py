@@ -20,6 +20,10 @@ interpreter.take()
         ("sys.setprofile(lambda *args: None)", "sys.getprofile() is None"),
         ("threading.settrace(lambda *args: None)", "threading.gettrace() is None"),
         ("threading.setprofile(lambda *args: None)", "threading.getprofile() is None"),
+        ("threading.excepthook = None", "threading.Thread() and threading.excepthook is threading.__excepthook__"),
+        ("del threading.excepthook", "threading.excepthook is threading.__excepthook__"),
+        ("sys.excepthook = None", "sys.excepthook is sys.__excepthook__"),
+        ("sys.unraisablehook = None", "sys.unraisablehook is sys.__unraisablehook__"),
     ],
 )
 def test_what_was_changed_is_put_back(attack: str, restored: str) -> None:
@@ -32,6 +36,12 @@ def test_a_higher_recursion_limit_stays() -> None:
     assert (
         python(f"{TAKE}\nsys.setrecursionlimit(5000)\ninterpreter.keep()\nprint(sys.getrecursionlimit())") == "5000\n"
     )
+
+
+def test_a_hook_of_a_jobs_own_stays() -> None:
+    """It is none of our business, as long as there is one."""
+    code = "hook = threading.excepthook = lambda args: None\ninterpreter.keep()\nprint(threading.excepthook is hook)"
+    assert python(f"{TAKE}\n{code}") == "True\n"
 
 
 def test_who_traces_the_daemon_from_outside_is_left_alone() -> None:
