@@ -14,6 +14,8 @@ from .plan import Pause, Plan, Reader, Send
 CLEAN_UP_S = 0.5
 #: With these about, nobody is on time.
 DELAYS = Effect.BUSY | Effect.HOLDS_GIL | Effect.HOLDS_GIL_FOR_GOOD | Effect.STARVES
+#: What a busy machine may add to the moments of a plan.
+LATE_S = 0.5
 #: With these about, the process may end in the middle of anything, even behind its last line.
 CUTS_OFF = Effect.CRASHES | Effect.HOLDS_GIL_FOR_GOOD
 
@@ -46,11 +48,12 @@ class Expectation:
     may_be_abandoned: frozenset[str]
     #: The jobs whose runs nothing may keep from being started.
     beating: frozenset[str]
-    #: Whether stderr may show stacks; it never shows anything else.
+    #: Whether stderr may show stacks, and what jobs have printed last; it never shows anything else.
     may_dump_stacks: bool
-    #: Whether processes may outlive the daemon, in its session or in one of their own.
+    may_show_last_words: bool
+    #: Whether any children may outlive the daemon, and how those look that may in any case.
     may_leave_children: bool
-    may_detach: bool
+    may_leave: tuple[str, ...]
 
 
 def expectation(plan: Plan) -> Expectation:
@@ -59,19 +62,21 @@ def expectation(plan: Plan) -> Expectation:
     jobs = {"first", *(name for name, _ in plan.jobs)}
     abandoned = _may_be_abandoned(plan, jobs)
     exits = _exits(plan, bool(abandoned))
-    cut_off = bool(effects & CUTS_OFF) or 1 in plan.module.exits
+    cut_off = bool(effects & CUTS_OFF) or 1 in exits
     return Expectation(
         exits=exits,
         ends_by_itself=bool(effects & (Effect.CRASHES | Effect.STOPS)) or bool(exits & {70, 78}),
-        log=_log(plan),
+        log=_log(plan, cut_off),
         may_be_cut_off=cut_off,
         last_line_may_be_torn=plan.reader in (Reader.STALLS, Reader.LEAVES, Reader.SLOW) or cut_off,
         ends=_ends(plan),
         may_be_abandoned=abandoned,
         beating=_beating(plan),
         may_dump_stacks=_sends_sigquit(plan) or cut_off,
-        may_leave_children=Effect.CRASHES in effects and Effect.LEAVES_CHILDREN in effects,
-        may_detach=Effect.DETACHES in effects,
+        may_show_last_words=cut_off,
+        may_leave_children=Effect.CRASHES in effects
+        and bool(effects & (Effect.LEAVES_CHILDREN | Effect.LEAVES_COPIES)),
+        may_leave=tuple(entry.orphans for entry in plan.entries if entry.orphans),
     )
 
 
@@ -80,19 +85,25 @@ def _exits(plan: Plan, may_abandon: bool) -> frozenset[int]:
         refused = frozenset({78}) if "JOBD_DEMO_MAX" in plan.settings and plan.module.ends else frozenset()
         return frozenset({0}) | refused | plan.module.exits  # 0: stopped before it came to that
     exits = frozenset({0}) | (frozenset({3}) if may_abandon else frozenset())
-    return exits.union(*(entry.exits for entry in plan.entries))
+    fenced = frozenset({1}) if _may_be_fenced(plan) else frozenset()
+    return exits.union(fenced, *(entry.exits for entry in plan.entries))
 
 
-def _log(plan: Plan) -> Log:
+def _may_be_fenced(plan: Plan) -> bool:
+    """Whether the process may be suspended for what is left of its time bound: then the fence falls as it goes on."""
+    return plan.suspended_until_s > 0 and plan.suspended_until_s + LATE_S > plan.bound_s - 1
+
+
+def _log(plan: Plan, cut_off: bool) -> Log:
     if plan.reader is Reader.FULL:
         return Log.NONE
     effects = plan.effects
-    lost = effects & (CUTS_OFF | Effect.LOSES_LINES)
+    lost = cut_off or Effect.LOSES_LINES in effects
     lost_by_reader = plan.reader in (Reader.STALLS, Reader.LEAVES) or (
         plan.reader is Reader.SLOW and Effect.FLOODS in effects
     )
     told = plan.settings["JOBD_LOG_LEVEL"] in ("debug", "info")
-    return Log.PARTIAL if lost or lost_by_reader or not told or 1 in plan.module.exits else Log.WHOLE
+    return Log.PARTIAL if lost or lost_by_reader or not told else Log.WHOLE
 
 
 def _may_be_abandoned(plan: Plan, jobs: set[str]) -> frozenset[str]:
@@ -108,17 +119,22 @@ def _may_be_abandoned(plan: Plan, jobs: set[str]) -> frozenset[str]:
 
 
 def _ends(plan: Plan) -> dict[str, frozenset[str]]:
-    spoilt = plan.effects & (Effect.SPOILS | Effect.STARVES | Effect.CANCELS_OTHERS) or plan.start.limits
+    spoilt = plan.effects & (Effect.SPOILS | Effect.STARVES | Effect.CANCELS_OTHERS) or _limits(plan)
     also = frozenset({"failed", "succeeded"}) if spoilt else frozenset()
     return {entry.name: entry.ends | also for entry in plan.entries} | {"first": SUCCEEDED | also}
 
 
 def _beating(plan: Plan) -> frozenset[str]:
     """The jobs that nothing in this round may keep from being started."""
-    if plan.effects & DELAYS or "JOBD_MAX_RUNNING" in plan.settings or plan.start.limits or _is_suspended(plan):
+    if plan.effects & DELAYS or "JOBD_MAX_RUNNING" in plan.settings or _limits(plan) or _is_suspended(plan):
         return frozenset()
     hindered = {"beats"} if plan.effects & (Effect.HOLDS_PLANE | Effect.LEAVES_COPIES) else set()
     return frozenset({"beats", "beats_in_a_thread"} & {name for name, _ in plan.jobs} - hindered)
+
+
+def _limits(plan: Plan) -> list[str]:
+    """What jobs may find too little of; for enough stack the daemon sees to it."""
+    return [name for name, _ in plan.start.limits if name != "STACK"]
 
 
 def _is_suspended(plan: Plan) -> bool:

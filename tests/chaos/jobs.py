@@ -40,6 +40,8 @@ Body = TypeVar("Body", bound=Callable[[], Any])
 SAYS = "chaos says"
 #: Longer than any round.
 FOR_EVER_S = 60.0
+#: So that an orphan is told from others that sleep.
+ORPHAN_S = 61.0
 
 SUCCEEDED = frozenset({"succeeded"})
 FAILED = frozenset({"failed"})
@@ -76,12 +78,10 @@ class Effect(Flag):
     FLOODS = auto()
     #: Takes the log away.
     LOSES_LINES = auto()
-    #: Leaves children behind that share the daemon's session.
+    #: Leaves children behind, which only a crash of the daemon excuses.
     LEAVES_CHILDREN = auto()
     #: Leaves forked copies of the daemon. They hold pipes open, so that `subprocess` may wait for them in other jobs.
     LEAVES_COPIES = auto()
-    #: Leaves processes in sessions of their own, which nobody is said to catch.
-    DETACHES = auto()
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ class Entry:
     intervals: tuple[str, ...]
     #: How often it is drawn, compared to others.
     weight: float
+    #: How the processes look that it leaves and that nobody can have seen while they had a parent; none, if empty.
+    orphans: str = ""
 
 
 CATALOGUE: dict[str, Entry] = {}
@@ -113,12 +115,13 @@ def entry(
     exits: tuple[int, ...] = (),
     intervals: tuple[str, ...] = NOW_AND_THEN,
     weight: float = 1.0,
+    orphans: str = "",
 ) -> Callable[[Body], Body]:
     """Put the function into the catalogue; what the parameters mean stands in `Entry`."""
 
     def register(function: Body) -> Body:
         name = function.__name__
-        CATALOGUE[name] = Entry(name, effects, ends, frozenset(exits), intervals, weight)
+        CATALOGUE[name] = Entry(name, effects, ends, frozenset(exits), intervals, weight, orphans)
         return function
 
     return register
@@ -650,6 +653,11 @@ async def changes_the_interpreter() -> None:
     sys.settrace(lambda *args: None)
     threading.settrace(lambda *args: None)
     sys.setprofile(lambda *args: None)
+
+
+@entry(Effect.SPOILS, intervals=ONCE)
+async def takes_the_hooks_away() -> None:
+    """No `threading.Thread` can be made, until they are put back."""
     sys.excepthook = threading.excepthook = sys.unraisablehook = None  # type: ignore[assignment]
 
 
@@ -768,8 +776,20 @@ def leaves_a_child_that_ignores_signals() -> None:
 
 @entry(Effect.LEAVES_CHILDREN)
 def leaves_a_pipeline() -> None:
-    """Grandchildren, some of them orphans."""
-    _child("/bin/sh", "-c", f"(sleep {FOR_EVER_S} &) ; sleep {FOR_EVER_S} | cat", stdin=subprocess.DEVNULL)
+    """Grandchildren."""
+    _child("/bin/sh", "-c", f"sleep {FOR_EVER_S} | cat", stdin=subprocess.DEVNULL)
+
+
+@entry(Effect.LEAVES_CHILDREN)
+def leaves_a_child_that_starts_others() -> None:
+    """One after the other, as long as it lives."""
+    _child("/bin/sh", "-c", f"for _ in 1 2 3 4 5 6 7 8 9; do sleep {FOR_EVER_S} & sleep 0.3; done; wait")
+
+
+@entry(Effect.LEAVES_CHILDREN, orphans=f"sleep (/bin/sleep {ORPHAN_S})")
+def leaves_a_command_without_a_parent() -> None:
+    """As a shell's `( ... & )` does, and in the daemon's session."""
+    _child("/bin/sh", "-c", f"(/bin/sleep {ORPHAN_S} &)", stdin=subprocess.DEVNULL)
 
 
 @entry(Effect.LEAVES_CHILDREN | Effect.REFUSES)
@@ -805,32 +825,38 @@ def leaves_a_forked_child() -> None:
         os._exit(0)
 
 
-@entry(Effect.LEAVES_CHILDREN | Effect.LEAVES_COPIES)
+def _sleep_as_an_orphan() -> NoReturn:
+    Path("/proc/self/comm").write_text("orphan")
+    time.sleep(FOR_EVER_S)
+    os._exit(0)
+
+
+@entry(Effect.LEAVES_COPIES, orphans="orphan (")
 def leaves_an_orphan() -> None:
     """Double-forked, in the daemon's session."""
     child = os.fork()
     if child == 0:
         if os.fork() == 0:
-            time.sleep(FOR_EVER_S)
+            _sleep_as_an_orphan()
         os._exit(0)
     os.waitpid(child, 0)
 
 
-@entry(Effect.DETACHES | Effect.LEAVES_COPIES, intervals=ONCE, weight=0.5)
+@entry(Effect.LEAVES_COPIES, orphans="orphan (", intervals=ONCE, weight=0.5)
 def detaches_a_grandchild() -> None:
     """Double-forked, in a session of its own: only a control group would hold it."""
     child = os.fork()
     if child == 0:
         os.setsid()
         if os.fork() == 0:
-            time.sleep(FOR_EVER_S)
+            _sleep_as_an_orphan()
         os._exit(0)
     os.waitpid(child, 0)
 
 
-@entry(Effect.DETACHES, intervals=ONCE, weight=0.5)
+@entry(Effect.LEAVES_CHILDREN, intervals=ONCE, weight=0.5)
 def detaches_a_command() -> None:
-    """In a session of its own."""
+    """In a session of its own, and still a child."""
     _child("/bin/sleep", str(FOR_EVER_S), start_new_session=True)
 
 

@@ -4,12 +4,11 @@ Draws only; what to expect of a plan stands in `expectation`, and carrying it ou
 holds nothing that the machine decides.
 """
 
-import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
-from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, Signals
+from signal import SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, Signals
 from typing import TypeVar
 
 from .jobs import CATALOGUE, IMPORTS, Effect, Entry, Importing
@@ -133,7 +132,25 @@ class Plan:
     def stop_signals(self) -> int:
         """How many signals are sent that ask for the stop."""
         sent = [s for step in self.steps for s in _signals(step.action)]
-        return sum(s in (SIGTERM, SIGINT) and s not in self.start.ignored for s in sent)
+        return sum(self.asks_to_stop(s) for s in sent)
+
+    @property
+    def suspended_until_s(self) -> float:
+        """How long after the first request to stop the last suspension ends; 0 if there is none from then on."""
+        clock_s = until_s = 0.0
+        stopping = Effect.STOPS in self.effects  # at any moment
+        for step in self.steps:
+            clock_s += step.after_s
+            if isinstance(step.action, Pause):
+                clock_s += step.action.seconds
+                until_s = clock_s if stopping else 0.0
+            if not stopping and any(self.asks_to_stop(s) for s in _signals(step.action)):
+                stopping, clock_s = True, 0.0
+        return until_s
+
+    def asks_to_stop(self, signum: Signals) -> bool:
+        """Whether this signal asks for the stop, under these start conditions."""
+        return signum == SIGTERM or (signum == SIGINT and SIGINT not in self.start.ignored)
 
     def __str__(self) -> str:
         jobs = [f"  {name} every {interval or 'JOBD_INTERVAL'}" for name, interval in self.jobs]
@@ -262,7 +279,7 @@ def _disturbance(random: Random, anchor: Anchor) -> Send | Pause:
     """Signals that do not ask for the stop."""
     if anchor is Anchor.RUNNING and random.random() < 0.3:
         return Pause(random.uniform(0.05, 1.5))
-    harmless = [SIGUSR1, SIGUSR1, SIGHUP, signal.SIGCONT] + ([SIGQUIT] if anchor is Anchor.RUNNING else [])
+    harmless = [SIGUSR1, SIGUSR1, SIGHUP, SIGQUIT, SIGCONT]
     return Send(tuple(random.choices(harmless, k=random.choice([1, 1, 1, 5, 100]))))
 
 

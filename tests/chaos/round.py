@@ -124,8 +124,9 @@ class _Victim:
         return self._process.poll() is None
 
     def catches(self, signum: signal.Signals) -> bool:
-        """Whether the process has a handler for the signal."""
-        return catches(self._pid, signum)
+        """Whether the process has a handler for the signal, or waits for it."""
+        # While it waits, the kernel shows none of its signals as blocked.
+        return catches(self._pid, signum) or _name(self._pid) == "jobd-init"
 
     def send(self, signum: signal.Signals) -> None:
         """Send the signal."""
@@ -206,7 +207,7 @@ def _await_end(plan: Plan, process: subprocess.Popen[bytes], seen: Seen) -> None
     asked = time.monotonic() if seen.stop_at is None else seen.stop_at
     patience = asked + plan.bound_s + seen.suspended_s + HANGS_S - time.monotonic()
     try:
-        seen.exit_code = process.wait(max(patience, 0.01))
+        seen.exit_code = _as_subprocess_shows_it(plan.start, process.wait(max(patience, 0.01)))
     except subprocess.TimeoutExpired:
         pass
     seen.ended_at = time.monotonic()
@@ -227,6 +228,11 @@ _in_namespaces = functools.cache(may_unshare)
 
 def _in_namespace(start: Start) -> bool:
     return start.first_process and _in_namespaces()
+
+
+def _as_subprocess_shows_it(start: Start, code: int) -> int:
+    """PID 1 leaves with 128 and the number of the signal that has killed the daemon."""
+    return 128 - code if _in_namespace(start) and code > 128 else code
 
 
 def _program(start: Start) -> list[str]:
@@ -408,10 +414,17 @@ def _stat(pid: int) -> list[str]:
 def _shown(pid: int) -> str:
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return "?"
-    return f"{name} ({command[-100:]})"
+    return f"{_name(pid)} ({command[-100:]})"
+
+
+def _name(pid: int) -> str:
+    """What the kernel calls the process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "?"
 
 
 def _end(pid: int) -> None:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from signal import SIGTERM
 from typing import Any
 
 import pytest
 
 from .expectation import expectation
-from .plan import Anchor, Plan, Reader, Send, Start, Step
+from .plan import Anchor, Pause, Plan, Reader, Send, Start, Step
 from .round import Seen
 from .verdict import complaints
 
@@ -111,8 +112,18 @@ def test_what_the_plan_excuses_is_excused() -> None:
     stubborn = replace(PLAN, jobs=(("swallows_cancellation", "1"),))
     abandoned = log(run(0, 0, "abandoned", "swallows_cancellation"), exit_code=3, abandoned=1)
     assert found(replace(GOOD, exit_code=3, log=written(abandoned)), stubborn) == []
-    detaching = replace(PLAN, jobs=(*PLAN.jobs, ("detaches_a_command", "1h")))
-    assert found(replace(GOOD, detached=["sleep"]), detaching) == []
+    detaching = replace(PLAN, jobs=(*PLAN.jobs, ("detaches_a_grandchild", "1h")))
+    assert found(replace(GOOD, detached=["orphan (jobd run)"]), detaching) == []
+    assert found(replace(GOOD, detached=["jobd (jobd run)"]), detaching) != []
+
+
+def test_only_a_suspension_that_may_last_for_the_rest_of_the_stop_excuses_the_fence() -> None:
+    """A short one does not, and one from before the stop does not either."""
+    stop, short, long = Step(0.1, Send((SIGTERM,))), Step(0.1, Pause(0.2)), Step(0.1, Pause(1.8))
+    for steps, excused in {(stop, long): True, (stop, short): False, (long, stop): False}.items():
+        plan = replace(PLAN, steps=steps)
+        fenced = replace(GOOD, exit_code=1, log=GOOD.log.rpartition(b'{"timestamp')[0], stderr=b"Timeout (0:00:01)!\n")
+        assert (found(fenced, plan) == []) == excused
 
 
 def with_log(*runs: list[dict[str, Any]], **parts: Any) -> Seen:

@@ -17,6 +17,7 @@ from acceptance.harness import SLACK_S, parsed
 from jobd import durations
 
 from .expectation import Expectation, Log
+from .jobs import SAYS
 from .plan import Plan
 from .round import Seen
 
@@ -30,6 +31,9 @@ DUMP = re.compile(
     | \ \ <no\ Python\ frame> | \ \ \.\.\. | Extension\ modules:.* | \.\.\. | Python\ runtime\ state:.* | \s*""",
     re.VERBOSE,
 )
+
+#: What jobs, and shells that they start, print.
+PRINTED = re.compile(rf".*{SAYS}.*|Terminated|Killed")
 
 
 def complaints(plan: Plan, expected: Expectation, seen: Seen) -> list[str]:
@@ -64,15 +68,21 @@ def _stderr(expected: Expectation, seen: Seen) -> Iterator[str]:
     junk = seen.stderr.decode("utf-8", "backslashreplace").splitlines()
     if expected.may_dump_stacks:
         junk = [line for line in junk if not DUMP.fullmatch(line)]
+    if expected.may_show_last_words:
+        junk = [line for line in junk if not PRINTED.fullmatch(line)]
     if junk:
         yield f"on stderr: {junk[:5]}"
 
 
 def _leftovers(expected: Expectation, seen: Seen) -> Iterator[str]:
-    if seen.left and not expected.may_leave_children:
-        yield f"left behind: {seen.left}"
-    if seen.detached and not expected.may_detach:
-        yield f"left behind, in a session of its own: {seen.detached}"
+    if expected.may_leave_children:
+        return
+    left = [one for one in seen.left if not one.startswith(expected.may_leave)]
+    detached = [one for one in seen.detached if not one.startswith(expected.may_leave)]
+    if left:
+        yield f"left behind: {left}"
+    if detached:
+        yield f"left behind, in a session of its own: {detached}"
 
 
 def _torn(expected: Expectation, seen: Seen, garbage: list[bytes]) -> Iterator[str]:
