@@ -247,6 +247,12 @@ def _environment(plan: Plan) -> dict[str, str]:
 def _prepare(start: Start) -> None:
     """In the child, before it becomes the daemon."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for signum in (
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+    ):  # whoever has started us in the background ignores them
+        signal.signal(signum, signal.SIG_DFL)
     for signum in start.ignored:
         signal.signal(signum, signal.SIG_IGN)
     if start.blocked:
