@@ -88,8 +88,10 @@ class Family:
     def end(self, within_s: float) -> list[Killed]:
         """Ask whoever is there and has not been asked, give all of them `within_s`, and kill who is left then."""
         until = Real.monotonic() + within_s
-        self.note()
+        self._freeze(until)  # or one that is asked to end may leave a child that it has just started, and nobody noted
         self.terminate()
+        for member in self._asked & self._members:
+            _send(member, signal.SIGCONT)
         while any(map(lives, self._members)) and Real.monotonic() < until:
             Real.sleep(LOOK_EVERY_S)
         return self.kill()
