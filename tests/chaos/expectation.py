@@ -73,7 +73,7 @@ def expectation(plan: Plan) -> Expectation:
         may_be_abandoned=abandoned,
         beating=_beating(plan),
         may_dump_stacks=_sends_sigquit(plan) or cut_off,
-        may_show_last_words=cut_off,
+        may_show_last_words=cut_off or Effect.LOSES_LINES in effects,
         may_leave_children=Effect.CRASHES in effects
         and bool(effects & (Effect.LEAVES_CHILDREN | Effect.LEAVES_COPIES)),
         may_leave=tuple(entry.orphans for entry in plan.entries if entry.orphans),

@@ -881,7 +881,7 @@ def forks_a_child_that_raises() -> None:
     os.waitpid(child, 0)
 
 
-@entry(intervals=OFTEN)
+@entry(Effect.LEAVES_CHILDREN, intervals=OFTEN)
 def ends_its_child_with_a_signal() -> None:
     """The child's signal is not the daemon's."""
     child = os.fork()
