@@ -11,7 +11,8 @@ reads our log) is no member.
 Python's own helper that removes shared memory when the last user has gone is no member either: it ignores SIGTERM, ends
 by itself with the daemon, and has its work to do then.
 
-Tricky: what is killed one by one can start others meanwhile. So all are stopped first, until a look finds nobody new.
+Tricky: what is ended one by one can start others meanwhile (a shell in a loop whose command has ended starts the next
+one). So all are stopped first, until a look finds nobody new.
 """
 
 import os
@@ -81,17 +82,26 @@ class Family:
 
     def terminate(self) -> None:
         """Ask those that have been noted to end, each once; who has been stopped goes on, so as to hear it."""
-        for member in self._members - self._asked:
-            _send(member, signal.SIGTERM, signal.SIGCONT)
+        self._stop_unasked(Real.monotonic() + KILL_S)
+        for signum in (signal.SIGTERM, signal.SIGCONT):
+            for member in self._members - self._asked:
+                _send(member, signum)
         self._asked |= self._members
+
+    def _stop_unasked(self, until: float) -> None:
+        """Stop those that are to be asked, and whom they have started meanwhile; nobody that others have started."""
+        stopped: set[Process] = set()
+        while (new := self._members - self._asked - stopped) and Real.monotonic() < until:
+            for member in new:
+                _send(member, signal.SIGSTOP)
+            stopped |= new
+            self._members.update(_descendants([member for member in stopped if lives(member)], self._others))
 
     def end(self, within_s: float) -> list[Killed]:
         """Ask whoever is there and has not been asked, give all of them `within_s`, and kill who is left then."""
         until = Real.monotonic() + within_s
-        self._freeze(until)  # or one that is asked to end may leave a child that it has just started, and nobody noted
+        self.note()
         self.terminate()
-        for member in self._asked & self._members:
-            _send(member, signal.SIGCONT)
         while any(map(lives, self._members)) and Real.monotonic() < until:
             Real.sleep(LOOK_EVERY_S)
         return self.kill()

@@ -318,6 +318,24 @@ def test_children_that_start_others_without_end_are_all_killed(launch: Launcher)
     daemon.assert_log_is_consistent(stderr=daemon.stderr)
 
 
+@pytest.mark.parametrize("then", ["pass", "[child.wait() for child in children]"])
+def test_shells_that_go_on_when_their_command_is_ended_leave_none(launch: Launcher, then: str) -> None:
+    """Whose command is asked to end before the shell is would start the next one, and leave it to nobody."""
+    daemon = launch(
+        f"""
+        @every("1h")
+        def job():
+            children = [subprocess.Popen("while :; do sleep 600; done", shell=True) for _ in range(30)]
+            {then}
+        """,
+        env=SHORT,
+    )
+    family_grown(daemon, 60)
+    assert daemon.stop() == 0
+    poll(lambda: not in_session(daemon.process.pid), "the end of all", timeout=2)
+    daemon.assert_log_is_consistent()
+
+
 def test_run_that_starts_children_without_end_leaves_none(launch: Launcher) -> None:
     """A function that ignores the stop and starts one child after the other: abandoned, and no child is left."""
     daemon = launch(
