@@ -35,6 +35,8 @@ HANGS_S = 6.0
 #: How long whatever the daemon leaves behind may take to notice that it has gone.
 LEFT_S = 2.0
 POLL_S = 0.005
+#: The daemon does not wait for the reader of its stacks, so there is room for those of every SIGQUIT of a round.
+STDERR_BYTES = 1 << 20
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
@@ -72,6 +74,7 @@ def play(plan: Plan, directory: Path) -> Seen:
         stdin=subprocess.DEVNULL,
         stdout=output.theirs,
         stderr=subprocess.PIPE,
+        pipesize=STDERR_BYTES,
         start_new_session=True,
         preexec_fn=functools.partial(_prepare, plan.start),
     )
