@@ -57,7 +57,7 @@ class Log:
             self._output.mend()
 
     def emit(self, event: events.Event, /, *, level: str | None = None, **fields: Any) -> None:
-        """Log one of the daemon's own events. Never waits, never raises."""
+        """Log one of the daemon's own events. Never waits; where it raises for want of memory, it has not."""
         logger = self._spare if event.spare else self._own
         getattr(logger, level or event.level)(event.name, **fields)
 

@@ -1,6 +1,6 @@
 """What a run is: one execution of a job, and what the job itself may know about it.
 
-May import: job, clock, states (the ground below). A run is made on the control plane when its tick is due, begins
+May import: job, clock. A run is made on the control plane when its tick is due, begins
 on the plane or thread that executes it, and ends once. `current_run` works wherever the context of the run reaches:
 in the job's coroutine, in tasks that it creates, in `asyncio.to_thread`, in the thread of a plain function.
 """

@@ -1,7 +1,7 @@
 """Watches that both planes turn, and tells who holds the one that does not.
 
-May import: events, log, notify, plane, runner, signals, stacks, agenda, garbage,
-interpreter. Runs on the control loop: that it runs is the proof that this plane turns.
+May import: events, log, notify, plane, runner, invoke, signals, stacks, agenda, garbage, clock, interpreter. Runs on
+the control loop: that it runs is the proof that this plane turns.
 
 An idle daemon is not woken up for this: the job plane is looked at only while a run is in flight. Between two
 looks a job may also have changed what becomes of our signals, or settings of the interpreter, so each look takes
