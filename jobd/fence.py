@@ -12,6 +12,7 @@ plane included. Two fences need no GIL:
 """
 
 import faulthandler
+import os
 import threading
 from collections.abc import Sequence
 
@@ -45,8 +46,19 @@ class LastFences:
         faulthandler.register(signals.LAST_STACKS, self._stderr, all_threads=True)
 
     def show_stacks(self) -> None:
-        """Print where every thread stands; with the GIL, so that none goes on meanwhile."""
-        faulthandler.dump_traceback(self._stderr, all_threads=True)
+        """Print where every thread stands; with the GIL, so that none goes on meanwhile.
+
+        Not straight to stderr: a socket that nobody reads any more would keep the GIL for good. What does not fit is
+        lost.
+        """
+        try:
+            dump = _Dump()
+        except OSError:  # no descriptor is to be had, say
+            return
+        faulthandler.dump_traceback(dump.read_end, all_threads=True)
+        os.lseek(dump.read_end, 0, os.SEEK_SET)
+        LastWords([dump], self._stderr).show()
+        os.close(dump.read_end)
 
     def unread_s(self) -> float:
         """How long ago the stop signal came that has just been read, if that is worth telling; otherwise 0."""
@@ -59,3 +71,13 @@ class LastFences:
             faulthandler.dump_traceback_later(within_s, exit=True, file=self._stderr)
         except Exception:  # no thread is to be had for it, or a job has spoilt the module; the stop goes on without it
             pass
+
+
+class _Dump:
+    """A file in memory, to be read like what is printed."""
+
+    def __init__(self) -> None:
+        self.read_end = os.memfd_create("jobd-stacks")
+
+    def read(self, most: int) -> bytes:
+        return os.read(self.read_end, most)

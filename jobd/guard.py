@@ -14,6 +14,7 @@ Tricky:
 - A process that was stopped, or a control group that was frozen, has not had the time that has passed. So the last
   second before the end is counted in small steps, and not while the daemon is stopped.
 - A signal may be read, and the GIL lost before anything else is done. So the daemon announces each reading (`brace`).
+  That it was none for the stop (`relax`) may find no room on the line, so it stands in shared memory, too.
 """
 
 import json
@@ -48,7 +49,7 @@ _NAMED = 1000
 _INSTANT = struct.Struct("d")
 #: What is said, and a number of seconds.
 _WORD = struct.Struct("=cd")
-_GONE_WITHIN, _NOTE, _TERMINATE, _END, _LEAVE = b"G", b"N", b"T", b"E", b"L"
+_GONE_WITHIN, _BRACED, _NOTE, _TERMINATE, _END, _LEAVE = b"G", b"B", b"N", b"T", b"E", b"L"
 #: Nothing here waits for a guard that hangs, or is hit by SIGPIPE for one that has been killed.
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -99,9 +100,11 @@ class Guard:
         self._ending = False
         self._deaf = False
         self._unread_since = mmap.mmap(-1, _INSTANT.size)  # shared with the guard
+        self._braced = mmap.mmap(-1, 1)  # likewise
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handle = _handle(os.getpid())
-        _fork_twice(_Watch(line, handle, bound_s, self._family, self._unread_since, last_words).stand)
+        watch = _Watch(line, handle, bound_s, self._family, self._unread_since, self._braced, last_words)
+        _fork_twice(watch.stand)
         line.close()
         if handle is not None:
             os.close(handle)
@@ -115,11 +118,13 @@ class Guard:
     def brace(self) -> None:
         """Signals are about to be read: if one of them asks for the stop, that is to be on time whatever happens."""
         if not self._told:
-            self._tell(_GONE_WITHIN, max(0.0, self._bound_s - self.unread_s()))
+            self._braced[0] = True
+            self._tell(_BRACED, max(0.0, self._bound_s - self.unread_s()))
 
     def relax(self) -> None:
         """None of the signals has asked for the stop."""
         if not self._told:
+            self._braced[0] = False
             self._tell(_GONE_WITHIN, math.inf)
 
     def kill_after(self, within_s: float) -> None:
@@ -205,6 +210,7 @@ class _Watch:
         bound_s: float,
         family: Family,
         unread_since: mmap.mmap,
+        braced: mmap.mmap,
         last_words: LastWords,
     ) -> None:
         self._line = line
@@ -212,6 +218,7 @@ class _Watch:
         self._bound_s = bound_s
         self._family = family
         self._unread_since = unread_since
+        self._braced = braced
         self._last_words = last_words
         self._dismissed = False
         self._daemon = os.getpid()  # still: the guard is yet to be forked
@@ -219,6 +226,8 @@ class _Watch:
         #: By when the daemon has to be gone, as the clock has it, and what is left of the last of that, as we count it.
         self._gone_at = math.inf
         self._left_s = 0.0
+        #: Whether it stands only while the daemon reads signals.
+        self._withdrawable = False
         #: Since when signals may have been waiting.
         self._seen_at: float | None = None
 
@@ -262,8 +271,15 @@ class _Watch:
                 self._family.note()  # while they can still be found by their parent
                 if not children.is_stopped(self._daemon):
                     self._left_s -= min(woken - before, 2 * STEP_S) + Real.monotonic() - woken
-                if self._left_s <= 0:
+                if self._left_s <= 0 and not self._withdrawn():
                     return True
+
+    def _withdrawn(self) -> bool:
+        """Forget an instant that the daemon has taken back, where there was no room on the line to say so."""
+        if not self._withdrawable or self._braced[0]:
+            return False
+        self._set(math.inf)
+        return True
 
     def _sleep_ms(self, now: float) -> float | None:
         """How long may be slept, at most."""
@@ -284,8 +300,8 @@ class _Watch:
             self._poller.unregister(self._line)
             return self._handle is not None
         word, seconds = _WORD.unpack(message)
-        if word == _GONE_WITHIN:
-            self._set(seconds)
+        if word in (_GONE_WITHIN, _BRACED):
+            self._set(seconds, withdrawable=bool(word == _BRACED))
         elif word == _NOTE:
             self._family.note()
             self._answer(_NOTE)
@@ -302,7 +318,8 @@ class _Watch:
         except OSError:  # the daemon has not waited
             pass
 
-    def _set(self, within_s: float) -> None:
+    def _set(self, within_s: float, *, withdrawable: bool = False) -> None:
+        self._withdrawable = withdrawable
         self._gone_at = Real.monotonic() + within_s
         self._left_s = min(within_s, LAST_S)
         self._listen_to_signals()

@@ -264,3 +264,30 @@ def test_guard_holds_no_descriptor_that_it_does_not_need(run: Run) -> None:
     assert cpu_ticks(guard) < 100
     process.kill()
     process.wait(LIMIT_S)
+
+
+def test_signals_that_have_been_read_end_nobody_where_the_guard_had_no_room_to_hear_that(run: Run) -> None:
+    """A guard that is behind has missed that none of the signals asked for the stop."""
+    process = run("""
+        for _ in range(10_000): guard.brace()
+        guard.relax()
+        time.sleep(2)
+        os._exit(3)
+    """)
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 3
+
+
+def test_stacks_that_nobody_reads_hold_up_nobody(run: Run) -> None:
+    """Where stderr is a socket that is full, as journald's may be, the stacks are lost, and whoever asked goes on."""
+    process = run("""
+        import socket
+        ours, theirs = socket.socketpair()
+        os.dup2(ours.fileno(), 2)
+        fences = fence.LastFences(0.5)
+        for _ in range(2000): fences.show_stacks()
+        assert b"most recent call first" in theirs.recv(4096)
+        os._exit(3)
+    """)
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 3
