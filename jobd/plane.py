@@ -1,7 +1,7 @@
 """The job plane: an event loop in a daemon thread of its own, which runs nothing but user code.
 
-May import: clock, exits, interpreter. The control plane hands batches of calls over and asks how the plane is; it
-never waits for it.
+May import: clock, exits, interpreter, starvation. The control plane hands batches of calls over and asks how the plane
+is; it never waits for it.
 
 Tricky: a coroutine may block the loop for as long as it likes, call its ``stop()``, or let SystemExit through it.
 The loop is entered again then, which asyncio allows and which loses no callback. `busy_since` is how the other
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, TypeVar
 
-from jobd import exits, interpreter
+from jobd import exits, interpreter, starvation
 from jobd.clock import Real
 
 Item = TypeVar("Item")
@@ -132,9 +132,12 @@ class JobPlane:
                 function, item = self._calls.popleft()
                 function(item)
         finally:
-            if self._calls and not self._taking:
-                self._taking = True
-                self.loop.call_soon(self._take)
+            self._take_on()
+
+    def _take_on(self) -> None:
+        if self._calls and not self._taking:
+            self._taking = True
+            self.loop.call_soon(self._take)
 
     def _mend(self) -> bool:
         """Take off the loop what a job has put there to be called at an instant that is no number; whether it has."""
@@ -153,18 +156,22 @@ class JobPlane:
                 error: BaseException = RuntimeError("a job stopped the event loop; jobd goes on with it")
             except (SystemExit, KeyboardInterrupt) as left:
                 error = left
-            except MemoryError as left:  # in the loop's own code; it comes back with the memory
-                error = left
-                Real.sleep(STARVED_S)
             except BaseException as fault:
-                if not self._mend():
+                error = fault
+                if starvation.lacking(fault):  # in the loop's own code; it comes back with the memory, or the stack
+                    Real.sleep(STARVED_S)
+                elif not self._mend():
                     broken(fault)
                     return
-                error = fault
-            try:
-                stray("event loop of the jobs", error)
-            except MemoryError:
-                pass
+            _tell(stray, error)
+
+
+def _tell(stray: Callable[[str, BaseException], None], error: BaseException) -> None:
+    try:
+        interpreter.keep()  # a recursion limit that is too low for the loop is too low for the log
+        stray("event loop of the jobs", error)
+    except Exception:  # without its line in the log, rather than without the thread
+        pass
 
 
 _LOOP = asyncio.BaseEventLoop

@@ -232,16 +232,19 @@ class Runner:
     def _begin(self, run: Run) -> bool:
         """On the thread that executes the run: whether it may start; from here on it is in flight."""
         with self._gate:
-            if self._closed or self._offered.get(run.of) is not run:
-                return False  # refused when the stop came, or begun already
-            if run.first_tick < run.tick:
-                self._skip(run.of, run.first_tick, run.tick - 1, "missed")
-                run.first_tick = run.tick
-            run.started = self._loop.time()
-            self._in_flight[run.run_id] = run  # before its line, which cannot be taken back if this takes memory
-            self._tell_start(run)
-            del self._offered[run.of]
-        return True
+            begins = not self._closed and self._offered.get(run.of) is run  # not refused by the stop, nor begun already
+            if begins:
+                self._put_in_flight(run)
+        return begins
+
+    def _put_in_flight(self, run: Run) -> None:
+        if run.first_tick < run.tick:
+            self._skip(run.of, run.first_tick, run.tick - 1, "missed")
+            run.first_tick = run.tick
+        run.started = self._loop.time()
+        self._in_flight[run.run_id] = run  # before its line, which cannot be taken back if this takes memory
+        self._tell_start(run)
+        del self._offered[run.of]
 
     def _tell_start(self, run: Run) -> None:
         try:

@@ -165,16 +165,19 @@ class Sink:
             try:
                 written = self._write(chunk)
             except OSError as error:
-                if error.errno in _GONE:
-                    self._gone = True
-                    self._rest, self._sent = b"", 0
-                    self._lines.clear()
-                    return True
-                return self._fall_behind()
+                return self._give_way(error)
             if written < len(chunk):
                 self._sent = written  # cut off the next time, because now memory may be lacking for it
                 return self._fall_behind()
             self._rest = b""
+
+    def _give_way(self, error: OSError) -> bool:
+        if error.errno not in _GONE:
+            return self._fall_behind()
+        self._gone = True
+        self._rest, self._sent = b"", 0
+        self._lines.clear()
+        return True
 
     def _fall_behind(self) -> bool:
         # With the lock, so that no thread that has caught up meanwhile is contradicted.

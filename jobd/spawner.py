@@ -81,15 +81,18 @@ class Spawner:
         self._wall.watch()
         self._take_due(ROWS_PER_TURN)
         if self._rows:
-            self._offering = True
-            try:
-                self._offer(self._rows)
-                self._rows.clear()
-            finally:
-                self._offering = False
+            self._offer_rows()
         if self._lines:
             wait = self._lines[0].due - self._loop.time()
             self._agenda.after(wait * (1 - EARLY) if wait > LONG_WAIT_S else wait, "ticks", self._wake)
+
+    def _offer_rows(self) -> None:
+        self._offering = True
+        try:
+            self._offer(self._rows)
+            self._rows.clear()
+        finally:
+            self._offering = False
 
     def _take_due(self, most: int) -> None:
         now = self._loop.time()
