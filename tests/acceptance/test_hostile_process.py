@@ -103,12 +103,6 @@ ALONE = {
     "every module is forgotten": "sys.modules.clear()",
     "tracing raises in every new thread": "threading.settrace(lambda *args: 1 / 0)",
     "profiling raises in every new thread": "threading.setprofile(lambda *args: 1 / 0)",
-    "as little stack as can be": (
-        "for limit in range(1, 60):\n"
-        "    try: sys.setrecursionlimit(limit)\n"
-        "    except RecursionError: continue\n"
-        "    break"
-    ),
     "an audit hook forbids everything": "def forbid(*args): raise RuntimeError('no')\nsys.addaudithook(forbid)",
     "children are all killed": "for child in children(): os.kill(child, signal.SIGKILL)",
 }
