@@ -683,9 +683,9 @@ def moves_the_process() -> None:
     time.tzset()
 
 
-@entry(intervals=ONCE)
+@entry(Effect.SPOILS, intervals=ONCE)
 def configures_logging() -> None:
-    """As if the process were its own."""
+    """As if the process were its own. structlog then shows the lines of all jobs by itself, and fails at odd values."""
     logging.shutdown()
     logging.disable()
     logging.getLogger().handlers.clear()

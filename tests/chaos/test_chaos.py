@@ -1,17 +1,17 @@
-"""The short form of `make chaos`: the same rounds each time, and a few that nobody has seen before."""
+"""The short form of `make chaos`: the same rounds each time, so that who has broken nothing is not stopped by one of
+those that nobody has seen before. These are for `make chaos`.
+"""
 
-from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from .__main__ import fresh_seeds, many
+from .__main__ import many
 from .expectation import expectation
 from .plan import plan
 
 #: Chosen only in that they have nothing in common.
-KNOWN = range(1, 21)
-FRESH = 5
+KNOWN = range(1, 26)
 #: Rounds mostly wait; more at once than this, and a small machine is what is measured.
 AT_ONCE = 4
 
@@ -19,9 +19,7 @@ AT_ONCE = 4
 @pytest.mark.timeout(300)
 def test_rounds_of_chaos(tmp_path: Path) -> None:
     """Whatever jobs, settings and signals a seed makes up, the daemon and its log keep their promises."""
-    seeds = list(chain(KNOWN, fresh_seeds(FRESH)))
-    print("seeds:", *seeds)
-    failed = [verdict for verdict in many(seeds, AT_ONCE, tmp_path) if verdict.complaints]
+    failed = [verdict for verdict in many(list(KNOWN), AT_ONCE, tmp_path) if verdict.complaints]
     assert not failed, "\n".join(f"{verdict}\n  replay it: make chaos SEED={verdict.seed}" for verdict in failed)
 
 
