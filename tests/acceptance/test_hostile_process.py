@@ -236,3 +236,17 @@ def test_memory_does_not_grow_with_the_threads_of_functions(launch: Launcher) ->
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
     assert max(line["threads"] for line in daemon.events("counted")) < 60
+
+
+def test_a_recursion_limit_too_low_for_the_loop_of_the_jobs_harms_nobody(launch: Launcher) -> None:
+    """A coroutine that leaves no more stack than it takes itself, and raises what leaves the loop."""
+    attack = """
+for limit in range(1, 60):
+    try: sys.setrecursionlimit(limit)
+    except RecursionError: continue
+    break
+raise SystemExit
+"""
+    daemon = launch(jobs_of("async def", {"job": attack.strip()}), beside=HEARTS)
+    daemon.wait_for("run.finished", job="job", outcome="failed")
+    assert_unharmed(daemon)
