@@ -18,10 +18,9 @@ from collections import deque
 from jobd.bell import Bell
 from jobd.clock import Real
 
-#: How often to look at the counts, and for how long after somebody has asked for it. What a job makes of cyclic garbage
-#: from one look to the next is what memory grows by, compared with Python's own way.
+#: How often to look at the counts while there is enough to collect each time. What a job makes of cyclic garbage from
+#: one look to the next is what memory grows by, compared with Python's own way.
 LOOK_EVERY_S = 0.01
-LOOKS = 30
 #: The oldest generation is collected for this part of the time at most: what it takes grows with the heap.
 OLDEST_SHARE = 0.05
 
@@ -60,18 +59,18 @@ class Collector:
             _disable_automatic(0, *self._limits[1:])
 
     def look(self) -> None:
-        """Have the garbage collected for a while, whenever there may be enough of it. From any thread; never waits."""
+        """Have the garbage collected, for as long as there is enough of it. From any thread; never waits."""
         self.keep()
-        self._wake.ring()
+        if _litter or _count()[0] > self._limits[0]:
+            self._wake.ring()
 
     def _work(self) -> None:
         while True:
             try:
                 self._wake.wait()
                 self._let_die()
-                for _ in range(LOOKS):
-                    if _count()[0] > self._limits[0]:
-                        self._collect_some()
+                while _count()[0] > self._limits[0]:
+                    self._collect_some()
                     Real.sleep(LOOK_EVERY_S)
             except Exception:  # no memory, say; without this thread there would only be less
                 Real.sleep(LOOK_EVERY_S)
