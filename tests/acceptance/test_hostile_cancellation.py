@@ -144,10 +144,6 @@ while True:
     "waits for a lock that another holds": "time.sleep(0.1)\nshared.acquire()\nshared.acquire()",
     "holds the lock of logging": "logging._lock.acquire()\nthreading.Event().wait()",
     "holds the lock of imports": "import _imp\n_imp.acquire_lock()\nthreading.Event().wait()",
-    "joins a pool that does not end": """
-import concurrent.futures
-with concurrent.futures.ThreadPoolExecutor(2) as pool: pool.submit(time.sleep, 60)
-""",
     "leaves threads that are no daemons": """
 for _ in range(20): threading.Thread(target=time.sleep, args=(60,), daemon=False).start()
 threading.Event().wait()
