@@ -193,6 +193,24 @@ def test_fence_takes_the_children_along(run: Run, end: str) -> None:
     assert process.wait(LIMIT_S) in (1, -signal.SIGKILL)
 
 
+def test_guard_ends_children_at_a_word(run: Run) -> None:
+    """It says whom it had to kill."""
+    process = run(
+        """
+        deaf = "import signal; signal.signal(15, 1); print(1, flush=True); signal.pause()"
+        child = subprocess.Popen(["python3", "-c", deaf], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        polite = subprocess.Popen(["sleep", "60"])
+        guard.note()
+        guard.terminate()
+        first = polite.wait()
+        killed = guard.end(0.1)
+        os._exit(10 if (first, [k.pid for k in killed], child.wait()) == (-15, [child.pid], -9) else 11)
+        """
+    )
+    assert process.wait(LIMIT_S) == 10
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_without_its_guard_the_daemon_ends_its_children_itself(run: Run, signum: signal.Signals) -> None:
     """And nothing waits long, or raises, where SIGPIPE has its default action."""

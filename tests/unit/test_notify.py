@@ -126,16 +126,20 @@ def test_the_variables_are_taken_out_of_the_environment() -> None:
     assert environment == {"PATH": "/bin"}
 
 
+#: Process ids that are known only when the test runs.
+OURS, ANOTHERS = "ours", "another's"
+
+
 @pytest.mark.parametrize(
     ("usec", "pid", "expected"),
     [
         ("30000000", None, 30.0),
         ("30000000", "", 30.0),
-        ("30000000", str(os.getpid()), 30.0),
-        ("30000000", str(os.getpid() + 1), None),
+        ("30000000", OURS, 30.0),
+        ("30000000", ANOTHERS, None),
         ("30000000", "garbage", None),
         (None, None, None),
-        (None, str(os.getpid()), None),
+        (None, OURS, None),
         ("", None, None),
         ("0", None, None),
         ("-1", None, None),
@@ -148,6 +152,7 @@ def test_the_variables_are_taken_out_of_the_environment() -> None:
 )
 def test_the_watchdog_is_fed_if_it_is_ours(usec: str | None, pid: str | None, expected: float | None) -> None:
     """Only a whole positive number of microseconds counts, and only if it is not for another process."""
-    environment = {"WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}
+    pids = {OURS: str(os.getpid()), ANOTHERS: str(os.getpid() + 1)}
+    environment = {"WATCHDOG_USEC": usec, "WATCHDOG_PID": pids.get(pid or "", pid)}
     given = {name: value for name, value in environment.items() if value is not None}
     assert Notifier.from_environment(given).watchdog_s == expected
