@@ -1,6 +1,6 @@
 """The last fences: they end the process when nothing in Python can any more.
 
-May import: descriptors, guard, signals.
+May import: descriptors, guard, last_words, signals.
 
 Code that holds the GIL for good (a C extension in an endless loop) stops every thread of the process, the control
 plane included. Two fences need no GIL:
@@ -17,7 +17,8 @@ import threading
 from collections.abc import Sequence
 
 from jobd import descriptors, signals
-from jobd.guard import Guard, LastWords, Printed
+from jobd.guard import Guard
+from jobd.last_words import LastWords, Printed
 
 #: How much later than the first fence the second one falls: enough for the first to print its stacks.
 GUARD_AFTER_S = 0.07
