@@ -1,8 +1,8 @@
 """The stop sequence: RUNNING, DRAINING, CANCELLING, STOPPED, as the table in states says, on time whatever the runs
 do.
 
-May import: states, exits, events, log, notify, settings, signals, children, clock, render, agenda, starvation.
-Everything waits on loop time.
+May import: states, exits, events, log, notify, settings, signals, children, clock, interpreter, render,
+agenda, starvation. Everything waits on loop time.
 
 One function, `_settle`, changes the state; what a state does are the steps that enter it. Entering STOPPED abandons
 whatever is left, so no way through the table leaves a run without an end. `leave` is called last and does not come
@@ -14,12 +14,11 @@ sequence runs through in one call, in whichever thread reads the signals.
 
 import asyncio
 import signal
-import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from jobd import events, log, render, signals, starvation
+from jobd import events, interpreter, log, render, signals, starvation
 from jobd.agenda import Agenda
 from jobd.children import Killed
 from jobd.clock import Real, seconds
@@ -49,8 +48,6 @@ _NAMED = 20
 OVERDUE_S = 0.15
 #: What the fence leaves in any case, for the last words of a daemon that heard of the stop too late.
 LEAST_S = 0.01
-#: From the stop on, a thread that computes in Python gives way this often; with many, the control plane waits for all.
-SWITCH_INTERVAL_S = 0.0005
 
 
 def bound_s(settings: Settings) -> float:
@@ -243,7 +240,7 @@ class StopSequence:
             self._signalled = False
 
     def _hurry(self) -> None:
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        interpreter.hurry()
         unread_s = self._fence.unread_s()
         if self._requested_at is None:
             self._requested_at = self._loop.time() - unread_s

@@ -172,7 +172,7 @@ def _life(failing: Failing) -> Parts:
 def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the daemon does to this interpreter is kept away from these tests."""
     monkeypatch.setattr(interpreter, "_TRACED", True)
-    monkeypatch.setattr(sys, "setswitchinterval", lambda interval: None)
+    monkeypatch.setattr(interpreter, "_set_switch_interval", lambda interval: None)
 
 
 def _faults(parts: Parts) -> list[str]:
