@@ -58,12 +58,11 @@ class Spawner:
         self._agenda = Agenda(loop)
 
     def start(self, jobs: Iterable[Job]) -> None:
-        """From here on each job has its ticks; tick 0 of each is due now."""
+        """From here on each job has its ticks; tick 0 of each is due now, and offered in the loop's next turn."""
         now = self._loop.time()
         self._lines = [_Line(job.schedule.due(0, now), order, job, now) for order, job in enumerate(jobs)]
         self._in_order = False
         self._agenda.after(0, "ticks", self._wake)
-        self._agenda.resume()
 
     def resume(self) -> None:
         """Go on after a lack of memory, wherever that has come in between."""
