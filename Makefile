@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 MINUTES ?= 10
+WORKERS ?= 4
 
 .PHONY: help run test fuzz chaos check lint types layers audit docs clean
 
@@ -13,8 +14,8 @@ help: ## list what can be made
 run: $(INSTALLED) ## run the demo job until Ctrl-C
 	@exec $(BIN)/jobd run
 
-test: $(INSTALLED) ## run every test that this machine can run
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## run every test that this machine can run, WORKERS=4 at once: most of them wait
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 fuzz: $(INSTALLED) ## look for faults in the stop and the configuration, for MINUTES=10
 	@end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ "$$(date +%s)" -lt "$$end" ]; do \

@@ -33,6 +33,8 @@ from .virtual import Log, VirtualLoop, Wall
 JOBD = str(Path(jobd.__file__).parent)
 #: Calls that only let go of something: they take no memory, so they do not fail for want of it.
 LET_GO = {"release", "popleft", "clear", "pop", "__exit__", "cancel", "close"}
+#: Into so many tests the points of failure are dealt, so that they may run side by side.
+SHARES = 4
 GRACE_S = CANCEL_S = 1.0
 #: What comes due in the life that these tests let the parts lead.
 EXPECTED_TICKS = {"quick": [0, 1, 2, 3], "short": [0, 1, 2, 3, 4, 5], "stubborn": [0]}
@@ -211,12 +213,14 @@ def test_nothing_is_wrong_where_memory_suffices() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that were half made
 @pytest.mark.parametrize("times", [1, 4, 30])
-def test_memory_may_run_out_at_any_point(times: int) -> None:
+@pytest.mark.parametrize("share", range(SHARES))
+def test_memory_may_run_out_at_any_point(times: int, share: int) -> None:
     """Whichever call fails: each tick is told once, each run has one end, and the stop comes to its own in time."""
     measure = Failing(at=sys.maxsize)
     _life(measure)
-    wrong = {at: faults for at in range(1, measure.calls + 1) if (faults := _faults(_life(Failing(at, times))))}
-    assert not wrong, f"{len(wrong)} of {measure.calls}: {dict(list(wrong.items())[:5])}"
+    points = range(1 + share, measure.calls + 1, SHARES)
+    wrong = {at: faults for at in points if (faults := _faults(_life(Failing(at, times))))}
+    assert not wrong, f"{len(wrong)} of {len(points)}: {dict(list(wrong.items())[:5])}"
 
 
 @pytest.mark.parametrize(
