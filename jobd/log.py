@@ -18,6 +18,7 @@ import structlog
 
 from jobd import clock, events, output, render
 from jobd import run as runs
+from jobd.clock import Real
 from jobd.run import Run
 from jobd.sink import Sink, Spare
 
@@ -67,11 +68,12 @@ class Log:
 
     def finish(self, event: events.Event, timeout_s: float, /, **fields: Any) -> None:
         """Log the last line and wait, `timeout_s` at most, until the reader has been given everything."""
+        deadline = Real.monotonic() + timeout_s
         if self._output:
-            self._output.finish(OUTPUT_S)
+            self._output.finish(min(OUTPUT_S, timeout_s / 2))
         lines: list[bytes] = []
         getattr(self._logger(lines.append), event.level)(event.name, **fields)
-        self._sink.finish(b"".join(lines), timeout_s)
+        self._sink.finish(b"".join(lines), max(timeout_s / 2, deadline - Real.monotonic()))
 
     def flush(self, timeout_s: float) -> None:
         """Wait, `timeout_s` at most, until the reader has been given everything so far."""

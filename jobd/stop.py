@@ -40,8 +40,10 @@ FLUSH_S = 0.6
 FENCE_S = 0.85
 #: What jobs have left running gets this much of `FLUSH_S` to end by itself before it is killed.
 CHILDREN_S = 0.2
-#: What the log's last lines get, however long that has taken.
-LEAST_FLUSH_S = 0.2
+#: So long before the fence the last line is given up on a stop that is late: leaving takes time on a busy machine, too.
+LEAVING_S = 0.25
+#: What the log's last lines get, however late it is.
+LEAST_FLUSH_S = 0.1
 #: How many of those that were killed the log names.
 _NAMED = 20
 #: So long before the fence, a stop that finds no memory for its last words leaves without them.
@@ -325,12 +327,16 @@ class StopSequence:
     def _say_last(self) -> None:
         self._log.finish(
             events.DAEMON_STOPPED,
-            max(LEAST_FLUSH_S, FLUSH_S - self._spent_s),
+            self._for_last_lines_s(),
             exit_code=int(self._verdict),
             uptime_s=seconds(Real.monotonic() - signals.held_since),
             shutdown_s=self._shutdown_s(),
             runs={outcome.value: count for outcome, count in self._runner.outcomes.items()},
         )
+
+    def _for_last_lines_s(self) -> float:
+        before_fence_s = bound_s(self._settings) - LEAVING_S - self._shutdown_s()
+        return max(LEAST_FLUSH_S, min(FLUSH_S - self._spent_s, before_fence_s))
 
     def overdue(self) -> bool:
         """Whether a stop was asked for so long ago that the last fence is about to fall."""
