@@ -147,8 +147,13 @@ class Daemon:
     def wait_for(self, event: str, *, count: int = 1, timeout: float = PATIENCE_S, **fields: object) -> Line:
         """The `count`-th line that tells of this event, with these fields; the test fails if it does not come."""
 
+        hits: list[Line] = []
+        seen = 0
+
         def found(lines: list[Line]) -> Line | None:
-            hits = matching(lines, event, fields)
+            nonlocal seen  # each line is looked at once, because there may be hundreds of thousands
+            hits.extend(matching(lines[seen:], event, fields))
+            seen = len(lines)
             return hits[count - 1] if len(hits) >= count else None
 
         line: Line | None = self.log.wait_until(found, timeout)
