@@ -248,6 +248,7 @@ def test_locks_taken_by_a_thread_and_waited_for_on_the_loop(launch: Launcher) ->
     assert_unharmed(daemon, code=3, hearts=(FUNCTION_HEART,))
 
 
+@pytest.mark.alone
 def test_thousands_of_stubborn_runs_each_have_their_end(launch: Launcher) -> None:
     """2,500 runs in flight that all refuse: every one has its end in the log, within the time bound."""
     daemon = launch(

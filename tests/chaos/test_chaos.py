@@ -17,6 +17,7 @@ AT_ONCE = 4
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.alone
 def test_rounds_of_chaos(tmp_path: Path) -> None:
     """Whatever jobs, settings and signals a seed makes up, the daemon and its log keep their promises."""
     failed = [verdict for verdict in many(list(KNOWN), AT_ONCE, tmp_path) if verdict.complaints]

@@ -18,7 +18,7 @@ from jobd.errors import Fault, InvalidConfig
 
 from .helpers import python
 
-#: Reading the largest file that is allowed, on a slow and busy machine.
+#: Reading the largest file that is allowed, on a slow machine, in time of its processor.
 BOUND_S = 8.0
 NEWLINES = ["\n", "\r\n", "\r"]
 
@@ -298,9 +298,9 @@ def test_a_file_that_is_far_too_large_is_not_even_read(file: Path) -> None:
 )
 def test_the_worst_files_are_read_in_bounded_time(file: Path, content: bytes) -> None:
     """No content keeps the daemon from starting, or from refusing to, for long."""
-    began = time.monotonic()
+    began = time.process_time()
     _, found = outcome(file, content)
-    assert time.monotonic() - began < BOUND_S
+    assert time.process_time() - began < BOUND_S
     assert len(found) <= envfile.MAX_FAULTS
 
 

@@ -159,6 +159,7 @@ def test_lines_of_jobs_are_given_up_before_the_daemons_own(pipe: Pipe, monkeypat
     assert len(numbers) + sum(int(text.split()[1]) for text in lines if text.startswith(b"dropped")) == 20_000
 
 
+@pytest.mark.alone
 def test_the_last_line_survives_a_reader_that_is_behind(pipe: Pipe) -> None:
     """Everything else is given up for it when the time is over; how much is told."""
     to = Sink(pipe.writing, dropped)
@@ -178,6 +179,7 @@ def test_the_last_line_survives_a_reader_that_is_behind(pipe: Pipe) -> None:
     assert int(lines[-2].split()[1]) + len(lines) - 2 == 50_000
 
 
+@pytest.mark.alone
 def test_the_last_line_survives_while_another_thread_is_writing(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer thread that works off a long queue, and so holds the lock, makes way for it too."""
     to = Sink(pipe.writing, dropped)
@@ -202,6 +204,7 @@ def test_the_last_line_survives_while_another_thread_is_writing(pipe: Pipe, monk
     assert (finished, len(received)) == (True, 1)
 
 
+@pytest.mark.alone
 def test_finish_does_not_wait_for_a_reader_that_never_comes(pipe: Pipe) -> None:
     """It says that it was not heard, within its time."""
     to = Sink(pipe.writing, dropped)

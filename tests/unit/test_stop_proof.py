@@ -36,6 +36,8 @@ from .helpers import job_of
 from .whole import Left, Whole, whole
 
 SCHEDULES = 2000 * int(os.environ.get("FUZZ", "1"))
+#: Into so many tests they are dealt, so that they may run side by side.
+SHARES = 4
 #: What floats may be off by after some additions.
 EXACT = 1e-6
 #: The last thing that any schedule does, if nothing has asked for the stop before.
@@ -399,9 +401,10 @@ def test_leaving_ends_the_daemon_and_not_the_tests() -> None:
         daemon.daemon._leave(ExitCode.INTERNAL)
 
 
-@profile(max_examples=SCHEDULES)
-@given(_schedules)
-def test_every_stop_keeps_its_promises(schedule: Schedule) -> None:
+@pytest.mark.parametrize("share", range(SHARES))
+@profile(max_examples=SCHEDULES // SHARES)
+@given(schedule=_schedules)
+def test_every_stop_keeps_its_promises(share: int, schedule: Schedule) -> None:
     """No start after the request, one end for each run, one line for each tick, in time, with the right code."""
     settings = dataclasses.replace(
         DEFAULTS, grace_period=schedule.grace, cancel_timeout=schedule.cancel, max_running=schedule.max_running
