@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jobd import durations, schedule
 
@@ -39,8 +39,7 @@ class Job:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """A row of ticks of one job that are due: one, or more if the earlier ones were missed."""
 
     job: Job

@@ -26,18 +26,18 @@ EARLY = 0.002
 LONG_WAIT_S = 0.1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
-    """One job in the order of what is due next."""
+    """Where one job is on its grid."""
 
-    due: float
-    order: int
     job: Job
     anchor: float
     tick: int = 0
 
-    def __lt__(self, other: "_Line") -> bool:
-        return (self.due, self.order) < (other.due, other.order)
+
+#: In the order of what is due next: its instant, the order of the jobs, and the job's line. A tuple, because the heap
+#: compares those without a call into Python.
+_Entry = tuple[float, int, _Line]
 
 
 class Spawner:
@@ -51,7 +51,7 @@ class Spawner:
         self._loop = loop
         self._wall = wall
         self._offer = offer
-        self._lines: list[_Line] = []
+        self._lines: list[_Entry] = []
         self._in_order = True
         self._rows: list[Due] = []
         self._offering = False
@@ -60,7 +60,7 @@ class Spawner:
     def start(self, jobs: Iterable[Job]) -> None:
         """From here on each job has its ticks; tick 0 of each is due now, and offered in the loop's next turn."""
         now = self._loop.time()
-        self._lines = [_Line(job.schedule.due(0, now), order, job, now) for order, job in enumerate(jobs)]
+        self._lines = [(job.schedule.due(0, now), order, _Line(job, now)) for order, job in enumerate(jobs)]
         self._in_order = False
         self._agenda.after(0, "ticks", self._wake)
 
@@ -82,7 +82,7 @@ class Spawner:
         if self._rows:
             self._offer_rows()
         if self._lines:
-            wait = self._lines[0].due - self._loop.time()
+            wait = self._lines[0][0] - self._loop.time()
             self._agenda.after(wait * (1 - EARLY) if wait > LONG_WAIT_S else wait, "ticks", self._wake)
 
     def _offer_rows(self) -> None:
@@ -98,20 +98,23 @@ class Spawner:
         if not self._in_order:
             heapq.heapify(self._lines)
             self._in_order = True
-        while self._lines and self._lines[0].due <= now and len(self._rows) < most:
-            line = self._lines[0]
-            row = self._row(line, now)
-            tick = row.last + 1
-            due = line.job.schedule.due(tick, line.anchor)
+        while self._lines and self._lines[0][0] <= now and len(self._rows) < most:
+            due, order, line = self._lines[0]
+            row, next_due = self._row(line, due, now)
+            entry = (next_due, order, line)
             self._rows.append(row)
-            line.tick, line.due = tick, due
+            line.tick, self._lines[0] = row.last + 1, entry
             self._in_order = False  # until that has come to its end
-            heapq.heapreplace(self._lines, line)
+            heapq.heapreplace(self._lines, entry)
             self._in_order = True
 
-    def _row(self, line: _Line, now: float) -> Due:
-        schedule = line.job.schedule
-        last = schedule.latest(line.tick, line.anchor, now)
+    def _row(self, line: _Line, due: float, now: float) -> tuple[Due, float]:
+        """The ticks of the line from the one that is due at `due` to the last that is due now, and when the next is."""
+        schedule, anchor, last = line.job.schedule, line.anchor, line.tick
+        next_due = schedule.due(last + 1, anchor)
+        if next_due <= now:
+            last = schedule.latest(last + 1, anchor, now)
+            due, next_due = schedule.due(last, anchor), schedule.due(last + 1, anchor)
         # The grid is shown from its anchor, in whole nanoseconds: as exact as it is.
-        scheduled_ns = self._wall.wall_ns(line.anchor) + schedule.offset_ns(last)
-        return Due(line.job, line.tick, last, schedule.due(last, line.anchor), scheduled_ns)
+        scheduled_ns = self._wall.wall_ns(anchor) + schedule.offset_ns(last)
+        return Due(line.job, line.tick, last, due, scheduled_ns), next_due
