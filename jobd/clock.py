@@ -9,7 +9,9 @@ as libraries do that freeze time for tests. `Real` keeps Python's own where nobo
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 
 #: A wall clock that is further off than this has been set; below it, the grid is worth more than the correction.
 STEP_NS = 100_000_000
@@ -43,34 +45,35 @@ class Clock:
         return self._offset_ns + round(instant * _SECOND_NS)
 
 
+_MICROSECONDS = "%06dZ"
+
+
 class _Stamps:
-    """Formats instants as RFC 3339; the part down to the second is kept from the last call."""
+    """Formats instants as RFC 3339; the part down to the second is kept from the last call, with when that begins."""
 
     _date = staticmethod(datetime.fromtimestamp)
+    _time_ns = staticmethod(Real.time_ns)
 
     def __init__(self) -> None:
-        self._kept = (-1, "")
+        self._kept = (-_SECOND_NS, "")
 
-    def stamp(self, wall_ns: int) -> str:
-        seconds, rest_ns = divmod(wall_ns, _SECOND_NS)
-        kept_seconds, prefix = self._kept
-        if seconds != kept_seconds:
+    def stamp(self, wall_ns: int | None = None) -> str:
+        """RFC 3339, UTC, with microseconds and ``Z``: of an instant in nanoseconds since the epoch, or of now."""
+        if wall_ns is None:
+            wall_ns = self._time_ns()
+        begin_ns, prefix = self._kept
+        rest_ns = wall_ns - begin_ns
+        if not 0 <= rest_ns < _SECOND_NS:
+            seconds, rest_ns = divmod(wall_ns, _SECOND_NS)
             # Not strftime: it imports a module, by whatever a job has made of importing.
-            prefix = self._date(seconds, UTC).isoformat()[:19]
-            self._kept = (seconds, prefix)  # one assignment, because any thread may come by
-        return f"{prefix}.{rest_ns // 1000:06d}Z"
+            prefix = self._date(seconds, UTC).isoformat()[:19] + "."
+            self._kept = (wall_ns - rest_ns, prefix)  # one assignment, because any thread may come by
+        return prefix + _MICROSECONDS % (rest_ns // 1000)
 
 
-#: `stamp(wall_ns)`: RFC 3339, UTC, with microseconds and ``Z``. Ticks and lines keep a second each.
-stamp = _Stamps().stamp
-_stamp_now = _Stamps().stamp
-
-
-def seconds(duration: float) -> float:
-    """A duration as the log shows it, to the microsecond."""
-    return round(duration, 6)
-
-
-def now() -> str:
-    """The wall-clock time now, as `stamp` writes it."""
-    return _stamp_now(Real.time_ns())
+#: The instant in nanoseconds since the epoch, as the log shows it. Ticks and lines keep a second each.
+stamp: Callable[[int], str] = lru_cache(64)(_Stamps().stamp)  # many jobs may be due at one instant
+#: The wall-clock time now, likewise.
+now: Callable[[], str] = _Stamps().stamp
+#: A duration as the log shows it, to the microsecond.
+seconds: Callable[[float], float] = partial(round, ndigits=6)

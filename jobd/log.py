@@ -41,7 +41,9 @@ class Log:
         self._sink = Sink(1, self._dropped_line)
         self._output: output.Output | None = None
         self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
+        self._told = {name for name, number in LEVELS.items() if number >= LEVELS[level]}
         self._own = self._logger(self._sink.write)
+        self._queued = self._logger(self._sink.put)
         self._spare = self._logger(self._write_spare)
         self._take_job_lines(LEVELS[level])
 
@@ -60,7 +62,18 @@ class Log:
     def emit(self, event: events.Event, /, *, level: str | None = None, **fields: Any) -> None:
         """Log one of the daemon's own events. Never waits; where it raises for want of memory, it has not."""
         logger = self._spare if event.spare else self._own
-        getattr(logger, level or event.level)(event.name, **fields)
+        getattr(logger, level or event.level)(event, **fields)
+
+    def teller(self, level: str) -> Callable[..., None] | None:
+        """Logs events of this level, like `emit`: for what is told again and again; None where the level is not logged.
+
+        Such lines leave together with the next `push`, in one write.
+        """
+        return getattr(self._queued, level) if level in self._told else None
+
+    def push(self) -> None:
+        """Let leave what tellers have told."""
+        self._sink.push()
 
     def hold(self) -> None:
         """Let lines wait until `finish`: each write gives the GIL away, and many busy threads want it."""
@@ -72,7 +85,7 @@ class Log:
         if self._output:
             self._output.finish(min(OUTPUT_S, timeout_s / 2))
         lines: list[bytes] = []
-        getattr(self._logger(lines.append), event.level)(event.name, **fields)
+        getattr(self._logger(lines.append), event.level)(event, **fields)
         self._sink.finish(b"".join(lines), max(timeout_s / 2, deadline - Real.monotonic()))
 
     def flush(self, timeout_s: float) -> None:
@@ -80,9 +93,17 @@ class Log:
         self._sink.flush(timeout_s)
 
     def _logger(self, write: Callable[[bytes], object]) -> Any:
-        return structlog.wrap_logger(
-            _Lines(write), processors=[self._own_line], wrapper_class=self._wrapper, context_class=dict
-        ).bind()
+        """A filtering logger whose methods do at once what structlog's own would, for one processor and no context."""
+        render, now = self._render, clock.now
+
+        def method(level: str) -> Callable[..., None]:
+            def tell(self: object, event: events.Event, /, **fields: Any) -> None:
+                write(render({"timestamp": now(), "level": level, "event": event.name, **fields}))
+
+            return tell
+
+        direct = type("Direct", (self._wrapper,), {level: method(level) for level in self._told})
+        return structlog.wrap_logger(write, processors=[], wrapper_class=direct, context_class=dict).bind()
 
     def _take_job_lines(self, level: int) -> None:
         """Make this log the end of structlog's and stdlib logging's default pipelines."""
@@ -106,9 +127,6 @@ class Log:
 
     def _write_spare(self, line: bytes) -> None:
         self._sink.write(Spare(line))
-
-    def _own_line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
-        return self._render({"timestamp": clock.now(), "level": level, "event": fields.pop("event"), **fields})
 
     def _job_line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
         line = {"timestamp": clock.now(), "level": level, "event": render.text(fields.pop("event", ""))}

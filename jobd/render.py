@@ -41,9 +41,12 @@ _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 def line(fields: dict[str, Any]) -> bytes:
     """The fields as one line of JSON, newline included."""
     try:
-        data = _dumps(fields, _OPTIONS)
-        if len(data) <= LINE_BYTES and len(data := _safe(data)) <= LINE_BYTES:  # escapes make it longer
-            return data
+        bytes(ROOM_BYTES + ROOM_FACTOR * _chars(fields))  # as in `_dumps`, without the call
+        data = _orjson(fields, default=_unknown, option=_OPTIONS)
+        if len(data) <= LINE_BYTES and (
+            (data.isascii() and b"\x7f" not in data) or len(data := _safe(data)) <= LINE_BYTES
+        ):
+            return data  # escapes make it longer
     except Exception:
         pass  # there is another way for whatever it was
     return _safe(_dumps(tame(fields), _OPTIONS))
@@ -62,11 +65,12 @@ def _chars(value: Any, depth: int = 0) -> int:
     if kind is str:
         return len(value)
     chars = 0
-    if depth < 4 and (kind is dict or kind is list):
+    if kind in _CONTAINERS and depth < 4:
         for item in value.values() if kind is dict else value:
-            if type(item) is str:
+            kind = type(item)
+            if kind is str:
                 chars += len(item)
-            elif type(item) in _CONTAINERS:
+            elif kind in _CONTAINERS:
                 chars += _chars(item, depth + 1)
     return chars
 

@@ -89,15 +89,27 @@ class Sink:
         if self._gone or self._last is not None:
             return
         self._lines.append(line)  # or MemoryError, and then it is the caller's still; what comes now must not raise
+        if self._congested:
+            self._waiting_bytes += len(line)
+        self.push()
+
+    def put(self, line: bytes) -> None:
+        """Like `write`, but leave the line to the next `push`, or to the next line of any thread."""
+        if self._gone or self._last is not None:
+            return
+        self._lines.append(line)
+        if self._congested:
+            self._waiting_bytes += len(line)
+
+    def push(self) -> None:
+        """Write what has been put, now or as soon as the reader lets us; never waits, and raises nothing."""
+        if self._held or self._last is not None:
+            return
         try:
-            if self._held:
-                return
-            if self._congested:
-                self._waiting_bytes += len(line)
-                if self._waiting_bytes > MAX_WAITING_BYTES:
-                    self._shed(MAX_WAITING_BYTES // 2)
-            else:
+            if not self._congested:
                 self._write_waiting()
+            elif self._waiting_bytes > MAX_WAITING_BYTES:
+                self._shed(MAX_WAITING_BYTES // 2)
         except MemoryError:
             self._leave_to_writer()
 
@@ -141,7 +153,7 @@ class Sink:
 
     def _write_waiting(self) -> None:
         """Write what waits until nothing does, or the reader is behind, or another thread is at it."""
-        while (self._lines or self._rest) and self._lock.acquire(blocking=False):
+        while (self._lines or self._rest) and self._lock.acquire(False):
             try:
                 behind = not self._write_some()
             finally:
@@ -170,6 +182,8 @@ class Sink:
                 self._sent = written  # cut off the next time, because now memory may be lacking for it
                 return self._fall_behind()
             self._rest = b""
+            if not (self._lines or self._congested):
+                return True
 
     def _give_way(self, error: OSError) -> bool:
         if error.errno not in _GONE:
@@ -192,6 +206,10 @@ class Sink:
 
     def _next_chunk(self) -> bytes:
         """Take lines off the queue: as many as fit into one write, at least one. Off only when they are in `_rest`."""
+        if len(self._lines) == 1 and self._last is None and not self._dropped:
+            self._rest = self._lines[0]  # as nearly always
+            self._lines.popleft()
+            return self._rest
         if self._sealed:
             self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
         elif (now := Real.monotonic()) >= self._hurry_at:
@@ -215,7 +233,7 @@ class Sink:
 
     def _shed(self, keep_bytes: int) -> None:
         """Give up lines until `keep_bytes` are left, but never the last line."""
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             return  # whoever has it is writing; the next line tries again
         try:
             self._give_up(keep_bytes)

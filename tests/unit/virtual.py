@@ -9,8 +9,9 @@ Virtual time goes with fake jobs only: what another thread or process does takes
 import asyncio
 import math
 import selectors
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from jobd import clock, events, log, plane
@@ -145,6 +146,12 @@ class Log(log.Log):
         self.lines.append(Line(event.name, fields))
         self.times.append(self._loop.time() if self._loop else 0.0)
         self.levels.append(level)
+
+    def teller(self, level: str) -> Callable[..., None]:
+        return partial(self.emit, level=level)
+
+    def push(self) -> None:
+        """Nothing waits here."""
 
     def finish(self, event: events.Event, timeout_s: float, /, **fields: Any) -> None:
         self.last.append(event.name)
