@@ -228,7 +228,7 @@ class Daemon:
     def _handle_soon(self, signum: int) -> None:
         if signum not in self._to_handle:  # like the kernel: one that waits already is not counted
             self._to_handle.add(signum)
-            self._plane.call(self._handle, [signum])
+            self._plane.call(self._handle, [[signum]])
 
     def _handle(self, signum: int) -> None:
         """On the job plane: call the handler that a jobs module has installed."""

@@ -12,10 +12,12 @@ first line.
 
 import asyncio
 import inspect
+import os
 import threading
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -37,6 +39,12 @@ class Ending:
     failure: dict[str, Any] | None = None
 
 
+#: How many coroutines begin in one turn of the loop: each waits for the lines of the others before its first step, and
+#: together they leave in one write.
+STARTED_TOGETHER = 16
+#: How many are cancelled in one turn: more at once would delay what else is due.
+CANCELLED_TOGETHER = 64
+
 #: Python's own, whatever a job puts into the module.
 _Task = asyncio.Task
 
@@ -53,16 +61,23 @@ STARVED = Ending(
 class Executor:
     """Executes runs, each by the kind of its job."""
 
-    def __init__(self, plane: JobPlane, begin: Callable[[Run], bool], end: Callable[[Run, Ending], None]) -> None:
-        """`begin` and `end` are called on whichever thread executes the run; `begin` says whether it may start."""
+    def __init__(
+        self,
+        plane: JobPlane,
+        begin: Callable[[Run], bool],
+        begin_all: Callable[[list[Run]], None],
+        end: Callable[[Run, Ending], None],
+    ) -> None:
+        """All three are called on whichever thread executes the run; `begin` says whether it may start."""
         self._plane = plane
-        self._begin_here = begin
-        self._end_here = end
-        self._process = exits.pid()
+        self._begin = begin
+        self._begin_all = begin_all
+        self._end = end
+        os.register_at_fork(after_in_child=self._forked)
 
     def start(self, batch: list[Run]) -> None:
         """Execute the runs as soon as can be. From the control plane."""
-        self._plane.call(self._start_task, [run for run in batch if run.of.kind is Kind.COROUTINE])
+        self._plane.call(self._start_tasks, [[together] for together in _coroutines(batch, STARTED_TOGETHER)])
         for run in batch:
             if run.of.kind is Kind.FUNCTION:
                 self._start_thread(run)
@@ -74,9 +89,15 @@ class Executor:
         """
         for run in batch:
             run.ask_to_stop()
-        self._plane.call(self._cancel_task, [run for run in batch if run.of.kind is Kind.COROUTINE])
+        self._plane.call(self._cancel_task, _coroutines(batch, CANCELLED_TOGETHER))
 
-    def _start_task(self, run: Run) -> None:
+    def _start_tasks(self, batch: list[Run]) -> None:
+        """Begin all of them, with one write of their lines, and have the loop take their first steps next."""
+        for run in batch:
+            self._make_task(run)
+        self._begin_all(batch)
+
+    def _make_task(self, run: Run) -> None:
         if run.body is not None:
             return  # handed over a second time
         # Not `create_task`: a job may have given the loop a task factory of its own.
@@ -89,7 +110,7 @@ class Executor:
                 self._end(run, _failed(error))
             return
         run.body = task
-        task.add_done_callback(lambda task: self._task_done(run, task))
+        task.add_done_callback(partial(self._task_done, run))
 
     def _task_done(self, run: Run, task: asyncio.Task[None]) -> None:
         """The run ends with its task, even where `_coroutine` was not let come to its end, or to its first line."""
@@ -101,22 +122,21 @@ class Executor:
         finally:
             run.body = None  # here: with the task goes its context, and with that what a job has left there
 
-    def _begin(self, run: Run) -> bool:
-        return exits.pid() == self._process and self._begin_here(run)
-
-    def _end(self, run: Run, ending: Ending) -> None:
-        if exits.pid() != self._process:  # a child that the job has forked has come back from it: it is no daemon
-            exits.leave(0 if ending is SUCCEEDED else 1)
-        self._end_here(run, ending)
+    def _forked(self) -> None:
+        """In a child that a job has forked: it is no daemon, even if it comes back from the job."""
+        self._begin = lambda run: False
+        self._begin_all = lambda batch: None
+        self._end = lambda run, ending: exits.leave(0 if ending is SUCCEEDED else 1)
 
     def _cancel_task(self, run: Run) -> None:
-        if isinstance(run.body, asyncio.Task) and not run.body.done():
+        if isinstance(run.body, _Task) and not run.body.done():
             run.cancelled = True
             run.body.cancel()
 
     async def _coroutine(self, run: Run) -> None:
-        if not self._begin(run):
+        if not (run.begun or self._begin(run)):  # it has not been begun if memory ran out over the others
             return
+        run.entered = True
         runs.current.set(run)
         try:
             await run.of.function()
@@ -162,6 +182,12 @@ FRAMES: frozenset[CodeType] = PLANE_FRAMES | {
     Executor._coroutine.__code__,
     Executor._function.__code__,
 }
+
+
+def _coroutines(batch: list[Run], together: int) -> list[list[Run]]:
+    """The coroutines among the runs, in batches of so many."""
+    found = [run for run in batch if run.of.kind is Kind.COROUTINE]
+    return [found[start : start + together] for start in range(0, len(found), together)]
 
 
 def _name_this_thread(name: str) -> None:

@@ -22,8 +22,6 @@ from jobd.clock import Real
 
 Item = TypeVar("Item")
 
-#: Calls made in one turn of the loop: so many at once delay what else is due, fewer cost more turns.
-CALLS_PER_TURN = 64
 #: How long to leave the machine alone when it has no memory to give.
 STARVED_S = 0.02
 
@@ -70,7 +68,7 @@ class JobPlane:
         """Make the plane; it turns once `start` is called. A `loop` that is given turns by itself (for tests)."""
         self._selector = _Selector()
         self.loop = loop or EventLoop(self._selector)
-        self._calls: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._calls: deque[tuple[Callable[[Any], None], deque[Any]]] = deque()
         self._taking = False
         self._turns_taken = 0
         self._thread: threading.Thread | None = None
@@ -83,10 +81,13 @@ class JobPlane:
         self._thread = threading.Thread(target=self._turn, args=(stray, broken), name="jobd jobs", daemon=True)
         self._thread.start()
 
-    def call(self, function: Callable[[Item], None], items: Iterable[Item]) -> None:
-        """Call `function` with each item, in order, as soon as the plane turns; one hop for all. From any thread."""
-        for item in items:
-            self._calls.append((function, item))
+    def call(self, function: Callable[[Item], None], batches: Iterable[Iterable[Item]]) -> None:
+        """Call `function` with each item, in order, one batch of them in each turn of the loop, as soon as it turns.
+
+        From any thread, and in one hop for all.
+        """
+        for batch in batches:
+            self._calls.append((function, deque(batch)))
         self.wake()
 
     def wake(self, again: bool = False) -> None:
@@ -128,13 +129,16 @@ class JobPlane:
         self._turns_taken += 1
         self._taking = False  # RACE: before the queue is looked at, so that who appends later calls again
         try:
-            for _ in range(min(CALLS_PER_TURN, len(self._calls))):
-                function, item = self._calls.popleft()
-                function(item)
+            if self._calls:
+                function, items = self._calls[0]
+                while items:  # where one raises, the others come in the next turn
+                    function(items.popleft())
         finally:
             self._take_on()
 
     def _take_on(self) -> None:
+        if self._calls and not self._calls[0][1]:
+            self._calls.popleft()
         if self._calls and not self._taking:
             self._taking = True
             self.loop.call_soon(self._take)

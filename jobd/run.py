@@ -80,11 +80,13 @@ class Run:
 
     __slots__ = (
         "_stopping",
+        "begun",
         "body",
         "cancelled",
         "due",
         "ended",
         "ending",
+        "entered",
         "first_tick",
         "handed_over",
         "of",
@@ -107,6 +109,9 @@ class Run:
         #: The tick's instant and the actual start, in monotonic seconds.
         self.due = 0.0
         self.started = 0.0
+        #: Whether it has its `run.started`, and whether a coroutine's code has come to its first line after that.
+        self.begun = False
+        self.entered = False
         #: When it was handed to whoever executes it, and when its code came to its end; 0 before that.
         self.handed_over = 0.0
         self.ended = 0.0

@@ -2,8 +2,8 @@
 
 May import: job, run, invoke, plane, log, events, clock, states, stacks.
 
-A run belongs to the control plane, which offers it; it begins on the thread that executes it, where `_begin` writes
-`run.started`; it ends on the control plane, where `_collect` writes `run.finished`. So a run has one end, whoever
+A run belongs to the control plane, which offers it; it begins on the thread that executes it, where `_put_in_flight`
+tells `run.started`; it ends on the control plane, where `_finish` tells `run.finished`. So a run has one end, whoever
 is first: its own, or `abandon`.
 
 A run that is offered waits in `_offered` until its plane or thread takes it. Ticks that come due meanwhile (the
@@ -40,6 +40,7 @@ _LEVELS = {
     Outcome.CANCELLED: "warning",
     Outcome.ABANDONED: "error",
 }
+_WORDS = {outcome: outcome.value for outcome in Outcome}
 #: How many runs a line about many names.
 _NAMED = 20
 #: From how many runs of one job at once they are said to pile up. Fewer are what overlapping on purpose looks like.
@@ -62,19 +63,23 @@ class Runner:
         self._plane = plane
         self._log = to
         self._max_running = max_running
-        self._executor = invoke.Executor(plane, self._begin, self._end)
+        self._executor = invoke.Executor(plane, self._begin, self._begin_all, self._end)
         self._gate = threading.Lock()
         self._closed = False
         self._offered: dict[Job, Run] = {}
         self._in_flight: dict[str, Run] = {}
         self._overlaps: dict[Job, _Overlap] = {}
         self._announced = False
+        self._handing = False
         #: The run that was abandoned last.
         self._given_up: Run | None = None
         self._ended: deque[Run] = deque()
         self._collecting = False
-        self._context = contextvars.Context()
+        #: Empty ones for each plane, because one may not be entered twice at once.
+        self._context, self._plane_context = contextvars.Context(), contextvars.Context()
         self._run_ids = _run_ids()
+        self._tell_started = to.teller(events.RUN_STARTED.level)
+        self._tell_finished = {outcome: to.teller(level) for outcome, level in _LEVELS.items()}
         #: How many runs ended with each outcome.
         self.outcomes: Counter[Outcome] = Counter()
         #: Called on the control plane after runs have started or ended; the stop sequence and the status listen.
@@ -110,11 +115,12 @@ class Runner:
                 self._skip(row.job, row.first, row.last, "max_running")
                 return
             run = Run(row.job, self._run_ids(), row.first, row.last)
-            overlap = self._overlaps.setdefault(row.job, _Overlap())
+            overlap = self._overlaps.get(row.job) or self._overlaps.setdefault(row.job, _Overlap())
             batch.append(run)
             self._offered[row.job] = run
             overlap.runs += 1
-            self._warn_of(overlap, row.job)
+            if overlap.runs >= overlap.tell_at:
+                self._warn_of(overlap, row.job)
         run.tick, run.due, run.scheduled_ns = row.last, row.due, row.scheduled_ns
 
     def _hand_over(self, batch: list[Run]) -> None:
@@ -148,6 +154,9 @@ class Runner:
         self._collect()
         frames = stacks.of_all_threads()
         for run in self.oldest():
+            if run.of.kind is Kind.COROUTINE and not run.entered:  # somebody else holds the plane
+                self._finish(run, invoke.CANCELLED, self._loop.time())
+                continue
             if run is not self._given_up:
                 stack, age_s = self.stack(run, frames), self._age(run)
                 if run.printed:
@@ -155,6 +164,7 @@ class Runner:
                 self._log.emit(events.SHUTDOWN_ABANDONED, job=run.job, run_id=run.run_id, age_s=age_s, stack=stack)
                 self._given_up = run
             self._finish(run, invoke.ABANDONED, self._loop.time())
+        self._log.push()
 
     def oldest(self) -> list[Run]:
         """The runs in flight, the oldest first."""
@@ -190,9 +200,8 @@ class Runner:
 
     def _warn_of(self, overlap: "_Overlap", job: Job) -> None:
         """Warn as the runs of the job grow more."""
-        if overlap.runs >= overlap.tell_at:
-            self._log.emit(events.JOB_OVERLAPPING, job=job.name, running=overlap.runs)
-            overlap.tell_at *= 2
+        self._log.emit(events.JOB_OVERLAPPING, job=job.name, running=overlap.runs)
+        overlap.tell_at *= 2
 
     def resume(self) -> None:
         """Go on after a lack of memory, wherever that has come in between."""
@@ -210,6 +219,11 @@ class Runner:
             lost = [run for run in lost if run.of.kind is not Kind.COROUTINE]
         if lost:
             self._hand_over(lost)
+
+    def collect(self) -> None:
+        """See off what has ended, where somebody holds the job plane before it could hand that on."""
+        if self._ended:
+            self._collect()
 
     def find_ends(self) -> None:
         """Find runs that have ended and had no memory left to say so."""
@@ -232,29 +246,42 @@ class Runner:
     def _begin(self, run: Run) -> bool:
         """On the thread that executes the run: whether it may start; from here on it is in flight."""
         with self._gate:
-            begins = not self._closed and self._offered.get(run.of) is run  # not refused by the stop, nor begun already
-            if begins:
-                self._put_in_flight(run)
+            begins = self._put_in_flight(run)
+        self._log.push()
         return begins
 
-    def _put_in_flight(self, run: Run) -> None:
+    def _begin_all(self, batch: list[Run]) -> None:
+        """The same for many at once: those that may start have `begun` then."""
+        try:
+            with self._gate:
+                for run in batch:
+                    self._put_in_flight(run)
+        finally:
+            self._log.push()
+
+    def _put_in_flight(self, run: Run) -> bool:
+        if self._closed or self._offered.get(run.of) is not run:  # refused by the stop, or begun already
+            return False
         if run.first_tick < run.tick:
             self._skip(run.of, run.first_tick, run.tick - 1, "missed")
             run.first_tick = run.tick
-        run.started = self._loop.time()
+        started = self._loop.time()
         self._in_flight[run.run_id] = run  # before its line, which cannot be taken back if this takes memory
-        self._tell_start(run)
+        if self._tell_started:
+            self._tell_start(self._tell_started, run, started)
+        run.started, run.begun = started, True
         del self._offered[run.of]
+        return True
 
-    def _tell_start(self, run: Run) -> None:
+    def _tell_start(self, tell: Callable[..., None], run: Run, started: float) -> None:
         try:
-            self._log.emit(
+            tell(
                 events.RUN_STARTED,
-                job=run.job,
+                job=run.of.name,
                 run_id=run.run_id,
                 tick=run.tick,
                 scheduled_at=clock.stamp(run.scheduled_ns),
-                lateness_s=seconds(run.started - run.due),
+                lateness_s=seconds(started - run.due),
             )
         except BaseException:
             del self._in_flight[run.run_id]
@@ -266,6 +293,25 @@ class Runner:
             run.end_printed()
         run.ending, run.ended = ending, self._loop.time()
         self._ended.append(run)
+        if run.of.kind is not Kind.COROUTINE:
+            self._call_for_collection()
+        elif not self._handing and not self._collecting:
+            self._hand_on_soon()
+
+    def _hand_on_soon(self) -> None:
+        """On the job plane: hand on what has ended when this turn of it is over; in one hop, as many as those are.
+
+        Somebody may hold the plane before that, but then the watch comes by.
+        """
+        self._handing = True
+        try:
+            self._plane.loop.call_soon(self._hand_on, context=self._plane_context)
+        except BaseException:  # no memory, say; who comes next tries again
+            self._handing = False
+            raise
+
+    def _hand_on(self) -> None:
+        self._handing = False
         self._call_for_collection()
 
     def _call_for_collection(self) -> None:
@@ -280,10 +326,13 @@ class Runner:
 
     def _collect(self) -> None:
         self._collecting = False  # RACE: before the queue is looked at, so that who appends later calls again
-        while self._ended:
-            run = self._ended[0]
-            self._finish(run, run.ending, run.ended)
-            self._ended.popleft()
+        try:
+            while self._ended:
+                run = self._ended[0]
+                self._finish(run, run.ending, run.ended)
+                self._ended.popleft()
+        finally:
+            self._log.push()
         self.on_change()
 
     def _finish(self, run: Run, ending: invoke.Ending, ended: float) -> None:
@@ -291,22 +340,22 @@ class Runner:
             return  # abandoned before it ended after all
         count = self.outcomes[ending.outcome] + 1
         overlap = self._overlaps[run.of]
-        self._log.emit(
-            events.RUN_FINISHED,
-            level=_LEVELS[ending.outcome],
-            job=run.job,
-            run_id=run.run_id,
-            tick=run.tick,
-            outcome=ending.outcome.value,
-            duration_s=seconds(ended - run.started),
-            **(ending.failure or {}),
-        )
+        if tell := self._tell_finished[ending.outcome]:
+            tell(
+                events.RUN_FINISHED,
+                job=run.of.name,
+                run_id=run.run_id,
+                tick=run.tick,
+                outcome=_WORDS[ending.outcome],
+                duration_s=seconds(ended - run.started),
+                **(ending.failure or {}),
+            )
         # Nothing takes memory between the line and this, so a run that is in here has no end in the log.
         del self._in_flight[run.run_id]
         self.outcomes[ending.outcome] = count
         overlap.runs -= 1
         if not overlap.runs:
-            del self._overlaps[run.of]
+            overlap.tell_at = _MANY
 
     def skip(self, rows: list[Due]) -> None:
         """Account for ticks that came due and will get no run, because the stop came first; each leaves the list."""

@@ -67,6 +67,8 @@ MOVES: dict[tuple[State, Cause], State] = {
 class Outcome(Enum):
     """How a run ended."""
 
+    __hash__ = object.__hash__  # each is only itself; Enum's own is a call into Python, for every run several times
+
     #: The job's code came to its end.
     SUCCEEDED = "succeeded"
     #: The job's code raised an exception.

@@ -83,6 +83,7 @@ class Watch:
         self._collector.look()
         self._plane.wake()
         self._runner.start_again()
+        self._runner.collect()
         if self._looks % ENDS_LOOKS == 0:
             self._runner.find_ends()
         held_s = self._plane.held_for()

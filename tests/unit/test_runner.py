@@ -82,7 +82,7 @@ def test_a_run_has_a_start_and_an_end(loop: VirtualLoop, runner: Runner, to: Log
             "duration_s": 60.0,
         },
     )
-    assert to.levels == [None, "info"]
+    assert to.levels == ["info", "info"]
 
 
 def test_a_run_is_in_flight_from_its_start_to_its_end(loop: VirtualLoop, runner: Runner) -> None:

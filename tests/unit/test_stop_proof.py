@@ -363,7 +363,10 @@ def runs_end_as_they_are(play: Play) -> None:
     cancelled_at = min(to.instants(events.SHUTDOWN_CANCELLING), default=math.inf)
     second_s = play.schedule.cancel * SECOND_CANCEL
     for at, fields in zip(to.instants(events.RUN_FINISHED), to.of(events.RUN_FINISHED), strict=True):
-        body = play.does[fields["run_id"]]
+        body = play.does.get(fields["run_id"])
+        if body is None:  # it was cancelled before its first line
+            assert (fields["outcome"], at >= cancelled_at) == ("cancelled", True)
+            continue
         outcomes = OUTCOMES[body.kind] | ({"abandoned"} if at >= cancelled_at else set())
         assert fields["outcome"] in outcomes | ({"cancelled"} if at >= cancelled_at and not body.fails else set()), body
         if body.kind == "heeds_stopping":

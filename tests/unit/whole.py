@@ -34,11 +34,11 @@ class Plane(JobPlane):
         self._held_since: float | None = None
         self._kept: list[tuple[Callable[[Any], None], Any]] = []
 
-    def call(self, function: Callable[[Any], None], items: Iterable[Any]) -> None:
+    def call(self, function: Callable[[Any], None], batches: Iterable[Iterable[Any]]) -> None:
         if self._held_since is None:
-            super().call(function, items)
+            super().call(function, batches)
         else:
-            self._kept += [(function, item) for item in items]
+            self._kept += [(function, batch) for batch in batches]
 
     def held_for(self) -> float:
         return 0.0 if self._held_since is None else self.loop.time() - self._held_since
@@ -52,8 +52,8 @@ class Plane(JobPlane):
         """Take the calls that have come meanwhile, and those to come."""
         self._held_since = None
         kept, self._kept = self._kept, []
-        for function, item in kept:
-            super().call(function, [item])
+        for function, batch in kept:
+            super().call(function, [batch])
 
 
 class Fences:
