@@ -172,7 +172,7 @@ class Daemon:
         self._warn_of_long_stop(self._settings.grace_period + self._settings.cancel_timeout + 1)
         self._plane.start(self._stray, self._plane_broken)
         started, traced, profiled = exits.pid(), sys.gettrace(), sys.getprofile()
-        with _Ears(self._listen):
+        with _Ears(self._listen, self._stop.resume):
             try:
                 jobs = load()
             finally:
@@ -276,8 +276,10 @@ class Daemon:
 class _Ears:
     """Obeys signals in a thread while the main thread imports the jobs, however long that takes."""
 
-    def __init__(self, obey: Callable[[], None]) -> None:
+    def __init__(self, obey: Callable[[], None], resume: Callable[[], None]) -> None:
+        """`resume` takes up what a lack of memory has left undone in `obey`."""
         self._obey = obey
+        self._resume = resume
         self._lock = threading.Lock()
         self._handed_over = False
         self._thread = threading.Thread(target=self._listen, name="jobd signals", daemon=True)
@@ -294,11 +296,25 @@ class _Ears:
     def _listen(self) -> None:
         poller = select.poll()
         poller.register(signals.fileno(), select.POLLIN)
-        while True:
+        undone = False
+        while not self._handed_over:
+            try:
+                self._listen_once(poller, undone)
+                undone = False
+            except BaseException as error:
+                if not starvation.lacking(error):
+                    raise
+                undone = True
+
+    def _listen_once(self, poller: select.poll, undone: bool) -> None:
+        if undone:  # nobody else takes it up while jobs are imported
+            Real.sleep(STARVED_S)
+        else:
             poller.poll()
-            with self._lock:
-                if self._handed_over:
-                    return
+        with self._lock:
+            if not self._handed_over:
+                if undone:
+                    self._resume()
                 self._obey()
 
 

@@ -1,17 +1,21 @@
 """What a run is: one execution of a job, and what the job itself may know about it.
 
-May import: job, clock. A run is made on the control plane when its tick is due, begins
+May import: bell, job, clock. A run is made on the control plane when its tick is due, begins
 on the plane or thread that executes it, and ends once. `current_run` works wherever the context of the run reaches:
 in the job's coroutine, in tasks that it creates, in `asyncio.to_thread`, in the thread of a plain function.
 """
 
 import asyncio
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobd import clock
+from jobd.bell import Bell
 
 if TYPE_CHECKING:
     from jobd.job import Job
@@ -20,17 +24,18 @@ if TYPE_CHECKING:
 class Stopping:
     """An event that is set when the daemon begins to drain: a job that sees it should come to an end.
 
-    In a plain function it is used like `threading.Event`, in a coroutine like `asyncio.Event`.
+    In a plain function it is used like `threading.Event`, in a coroutine like `asyncio.Event`. It is neither: whoever
+    sets the one may wait for ever, if memory has run out in the middle of it before.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a finaliser that comes in between may ask for it too
-        self._set = threading.Event()
-        self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._is_set = False
+        #: What wakes each of those that wait.
+        self._wakers: list[Callable[[], object]] = []
 
     def is_set(self) -> bool:
         """Whether the run has been asked to come to an end."""
-        return self._set.is_set()
+        return self._is_set
 
     def wait(self, timeout: float | None = None) -> Any:
         """Wait until the event is set, for `timeout` seconds at most; whether it is set.
@@ -41,38 +46,45 @@ class Stopping:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return self._set.wait(timeout)
+            return self._wait_here(timeout)
         return self._wait_on(loop, timeout)
 
+    def _wait_here(self, timeout: float | None) -> bool:
+        bell = Bell()
+        with self._woken_by(bell.ring):
+            return self._is_set or bell.wait(-1 if timeout is None else max(0.0, timeout))
+
     async def _wait_on(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> bool:
-        waiter = (loop, asyncio.Event())
-        with self._lock:
-            self._waiters.add(waiter)
+        event = asyncio.Event()
+        with self._woken_by(partial(loop.call_soon_threadsafe, event.set)):
+            try:
+                if not self._is_set:
+                    async with asyncio.timeout(timeout):
+                        await event.wait()
+            except TimeoutError:
+                pass
+        return self._is_set
+
+    @contextmanager
+    def _woken_by(self, waker: Callable[[], object]) -> Iterator[None]:
+        self._wakers.append(waker)  # RACE: before the event is looked at, so that who sets it then sees this
         try:
-            if not self.is_set():
-                async with asyncio.timeout(timeout):
-                    await waiter[1].wait()
-        except TimeoutError:
-            pass
+            yield
         finally:
-            with self._lock:
-                self._waiters.discard(waiter)
-        return self.is_set()
+            self._wakers.remove(waker)
 
     def set(self) -> None:
-        """Ask the run to come to an end; jobd does this itself when it begins to drain. From any thread."""
-        self._set.set()
-        with self._lock:
-            waiters = list(self._waiters)
-        for loop, event in waiters:
+        """Ask the run to come to an end; jobd does this itself when it begins to drain. From any thread, at once."""
+        self._is_set = True
+        for wake in list(self._wakers):
             try:
-                loop.call_soon_threadsafe(event.set)
+                wake()
             except RuntimeError:  # RACE: a loop of the job's own that has been closed meanwhile needs no waking
                 pass
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_making = threading.RLock()  # likewise
+_making = threading.RLock()  # a finaliser that comes in between may ask for it too
 
 
 class Run:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ def python(code: str, *arguments: str, **environment: str) -> str:
     """What a Python of its own, with these variables beside ours, prints when it runs the code; its failure is the
     test's.
     """
-    command = [sys.executable, "-c", code, *arguments]
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     env = os.environ | environment
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr

@@ -159,7 +159,7 @@ def test_a_wait_that_is_cancelled_is_cancelled() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(body())
-    assert not stopping._waiters
+    assert not stopping._wakers
 
 
 def test_a_loop_that_is_closed_meanwhile_does_not_hinder_the_others() -> None:
@@ -167,6 +167,6 @@ def test_a_loop_that_is_closed_meanwhile_does_not_hinder_the_others() -> None:
     stopping = Stopping()
     gone = asyncio.new_event_loop()
     gone.close()
-    stopping._waiters.add((gone, asyncio.Event()))
+    stopping._wakers.append(lambda: gone.call_soon_threadsafe(print))
     stopping.set()
     assert stopping.is_set()

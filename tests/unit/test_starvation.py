@@ -27,7 +27,7 @@ from jobd.states import State
 from jobd.stop import StopSequence
 from jobd.watch import Watch
 
-from .helpers import job_of
+from .helpers import job_of, python
 from .virtual import Log, VirtualLoop, Wall
 
 JOBD = str(Path(jobd.__file__).parent)
@@ -296,3 +296,24 @@ def test_no_handler_needs_memory_itself(module: str) -> None:
         for entry in dis._parse_exception_table(code):  # type: ignore[attr-defined]
             short = entry.end // 2 <= 257 or code.co_name == "_start"  # without memory, a start may fail
             assert not entry.lasti or short, code.co_qualname
+
+
+def test_a_lack_of_memory_during_the_import_loses_no_signal() -> None:
+    """The thread that hears signals while jobs are imported goes on, and does again what has failed."""
+    heard = python(
+        """
+        import os, signal, threading
+        from jobd import daemon, signals
+        signals.hold()
+        heard, twice, done = [], iter([MemoryError("no"), OSError(12, "no")]), threading.Event()
+        def obey():
+            heard.extend(signals.take())
+            if error := next(twice, None): raise error
+            done.set()
+        with daemon._Ears(obey, lambda: heard.append("resumed")):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert done.wait(10)
+        print(heard)
+        """
+    )
+    assert heard == "[15, 'resumed', 'resumed']\n"
