@@ -244,8 +244,16 @@ def test_a_daemon_that_is_killed(first: First, signum: signal.Signals) -> None:
     """The exit code is 128 and the signal's number, as shells tell it; what was logged before is out."""
     daemon = first(LONG)
     daemon.wait_for("run.started")
+    # faulthandler shows the stacks first, without the GIL: of threads that run meanwhile it may crash (SIGSEGV).
+    poll(lambda: all_sleep(child_of(daemon)), "nothing to do")
     os.kill(child_of(daemon), signum)
     assert daemon.exit_code() == 128 + signum
+
+
+def all_sleep(pid: int) -> bool:
+    """Whether every thread of the process waits for something."""
+    stats = [thread.joinpath("stat").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return all(stat.rpartition(") ")[2].startswith("S") for stat in stats)
 
 
 def test_the_exit_code_is_known_also_if_children_were_ignored(first: First) -> None:

@@ -87,7 +87,7 @@ def test_a_fifo_is_refused_at_once(file: Path) -> None:
     os.mkfifo(file)
     began = time.monotonic()
     assert "no regular file" in faults(file)[0].reason
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/full"])
@@ -270,9 +270,9 @@ def test_a_file_that_is_far_too_large_is_not_even_read(file: Path) -> None:
     """Ten gigabytes cost no time and no memory."""
     file.touch()
     os.truncate(file, 10 * 1024**3)
-    began = time.monotonic()
+    began = time.process_time()
     assert "larger than" in faults(file)[0].reason
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

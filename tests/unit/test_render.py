@@ -186,9 +186,9 @@ def test_whatever_is_logged_is_one_line_beside_something_worse(name: str) -> Non
 )
 def test_what_holds_itself_many_times_takes_no_time(value: Any) -> None:
     """Structures whose walk would never end are cut, and in a moment."""
-    began = time.monotonic()
+    began = time.process_time()
     check(render.line({"event": "x", "value": value}))
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

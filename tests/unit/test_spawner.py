@@ -77,13 +77,13 @@ def test_ticks_of_several_jobs_come_in_the_order_of_time(loop: VirtualLoop, spaw
 
 def test_a_day_of_ticks_is_exact_and_takes_a_moment(loop: VirtualLoop, spawner: Spawner, offers: Offers) -> None:
     """After 8,640 ticks of ten seconds, the last one is due after exactly a day: nothing has added up."""
-    began = time.monotonic()
+    began = time.process_time()
     spawner.start([job_of(interval_s=10)])
     loop.run_until(DAY_S)
     assert [(row.first, row.last) for row in offers.rows] == [(n, n) for n in range(8_641)]
     assert [row.due for row in offers.rows] == [n * 10.0 for n in range(8_641)]
     assert all(0 <= at - row.due < 1e-6 for at, row in zip(offers.at, offers.rows, strict=True))
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_a_stall_gives_one_row_and_keeps_the_phase(loop: VirtualLoop, spawner: Spawner, offers: Offers) -> None:
