@@ -14,6 +14,7 @@ import asyncio
 import inspect
 import os
 import threading
+import weakref
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class Executor:
         self._begin = begin
         self._begin_all = begin_all
         self._end = end
-        os.register_at_fork(after_in_child=self._forked)
+        forked = weakref.WeakMethod(self._forked)  # what is registered stays for ever, and is not to keep us
+        os.register_at_fork(after_in_child=lambda: (method := forked()) and method())
 
     def start(self, batch: list[Run]) -> None:
         """Execute the runs as soon as can be. From the control plane."""
