@@ -52,7 +52,7 @@ class Log:
 
         Raises `RuntimeError` where no thread is to be had.
         """
-        self._output = output.Output(pipes, self._printed)
+        self._output = output.Output(pipes, self._printed, self._sink)
 
     def mend(self) -> None:
         """Restore standard descriptors that somebody has closed."""

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from fcntl import F_DUPFD, F_SETPIPE_SZ, fcntl
 from select import POLLIN, poll
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from jobd import run as runs
 from jobd.clock import Real
@@ -71,16 +71,29 @@ def pipes() -> Pipes:
 Take = Callable[[Run | None, str, bytes], None]
 
 
+class Lines(Protocol):
+    """Lines of the log that forked children have sent."""
+
+    @property
+    def receiving(self) -> int:
+        """The descriptor that is readable then."""
+
+    def receive(self) -> bool:
+        """Take one, if there is one; whether there was."""
+
+
 class Output:
     """The two standard streams of this process, turned into lines."""
 
-    def __init__(self, pipes: Pipes, take: Take) -> None:
+    def __init__(self, pipes: Pipes, take: Take, lines: Lines) -> None:
         """Divert both streams, and their descriptors with all that children write there, to `take`.
 
-        Raises `RuntimeError` where no thread is to be had; then nothing has changed.
+        What forked children have made `lines` of is taken, too. Raises `RuntimeError` where no thread is to be had;
+        then nothing has changed.
         """
         self._take = take
-        self._starts: dict[tuple[int, str], Cutter] = {}
+        self._lines = lines
+        self._starts: dict[tuple[int, str, str], Cutter] = {}
         self._reading = threading.Lock()
         self._pipes = pipes
         self._cutters = {fd: Cutter(None, stream, take) for fd, stream in STREAMS.items()}
@@ -110,6 +123,8 @@ class Output:
                     while self._read(fd, LAST_READ_BYTES) and Real.monotonic() < deadline:
                         pass
                     cutter.end()
+                while self._lines.receive() and Real.monotonic() < deadline:
+                    pass
             finally:
                 self._reading.release()
         for cutter in list(self._starts.values()):
@@ -117,13 +132,15 @@ class Output:
 
     def _printed(self, stream: str, data: bytes) -> None:
         run = runs.current.get(None)
+        key: tuple[int, str, str] = (threading.get_ident(), stream, "")
         if run is None:
             starts = self._starts
+        elif run.ended:  # what it has left running prints on; nobody will end those lines but we
+            starts, key = self._starts, (*key[:2], run.run_id)
         elif run.printed is None:
             starts = run.printed = {}
         else:
             starts = run.printed
-        key = (threading.get_ident(), stream)
         cutter = starts.get(key)
         if cutter is None:
             cutter = starts[key] = Cutter(run, stream, self._take)
@@ -140,11 +157,15 @@ class Output:
         written = {pipe.read_end: fd for fd, pipe in self._pipes.items()}
         for read_end in written:
             poller.register(read_end, POLLIN)
+        poller.register(self._lines.receiving, POLLIN)
         while True:
             try:
                 for read_end, _ in poller.poll():
                     with self._reading:
-                        self._read(written[read_end], READ_BYTES)
+                        if read_end in written:
+                            self._read(written[read_end], READ_BYTES)
+                        else:
+                            self._lines.receive()
             except Exception:  # no memory, say; without this thread whoever prints would wait for ever
                 Real.sleep(READER_S)
 

@@ -12,6 +12,7 @@ import asyncio
 import heapq
 import selectors
 import threading
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import CodeType
@@ -109,6 +110,12 @@ class JobPlane:
     def unheard(self) -> int | None:
         """Which waking is still to be heard, as a number that rises; None if the plane has heard all."""
         return self._turns_taken if self._taking else None
+
+    def leave_turn(self) -> None:
+        """In a child that a job has forked on the plane: of this turn of the loop, nothing of other jobs is run."""
+        if get_ident() == self.ident:
+            for handle in list(self.loop._ready):  # type: ignore[attr-defined]
+                handle.cancel()
 
     @property
     def idle(self) -> bool:

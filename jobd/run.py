@@ -136,7 +136,7 @@ class Run:
         self.cancelled = False
         self.stop_asked = False
         #: What it has printed since its last end of a line, by thread and stream: what cuts that into lines.
-        self.printed: dict[tuple[int, str], Any] | None = None
+        self.printed: dict[tuple[int, str, str], Any] | None = None
         self._stopping: Stopping | None = None
 
     @property

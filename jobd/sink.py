@@ -13,6 +13,8 @@ Tricky:
   queue's.
 - Pipes and terminals are opened anew to be written to without waiting, sockets are sent to with MSG_DONTWAIT, and what
   allows neither is asked with `poll` first.
+- A forked child never writes to the log: it would, sooner or later, in the middle of a long line of ours. It sends its
+  lines to the parent, one datagram each.
 - On a pipe one write carries at most PIPE_BUF bytes, cut between lines: `pipe(7)` makes those all or nothing, so no
   reader ever sees half of such a line, not even the one that meets our end.
 """
@@ -22,6 +24,7 @@ import math
 import os
 import socket
 import stat
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -45,6 +48,10 @@ RETRY_S = 0.25
 #: What is left to the daemon's own lines when those of jobs have had to be given up, and then to the last line.
 OWN_LINES_S = 0.2
 LAST_LINE_S = 0.1
+#: Longer than any line that `render` makes.
+CHILD_LINE_BYTES = 131_072
+#: How long a forked child waits for its parent to take a line: a second, as `setsockopt(2)` has it.
+_SEND_TIMEOUT = struct.pack("ll", 1, 0)
 #: Errors after which nobody will read this descriptor again.
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EIO, errno.ENXIO})
 
@@ -62,6 +69,9 @@ class Sink:
         `dropped` makes the line that tells how many lines had to be given up.
         """
         self._fd, self._write, self._most = _open(fd)
+        self._from_children, self._to_parent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._to_parent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
+        self._is_child = False
         self._dropped_line = dropped
         self._lines: deque[bytes] = deque()
         self._rest = b""  # a chunk, of which so many bytes are out
@@ -259,14 +269,42 @@ class Sink:
         self._dropped += known - len(lines)
         self._waiting_bytes = waiting
 
+    def receive(self) -> bool:
+        """Take a line that a forked child has sent; whether there was one. Never waits."""
+        try:
+            line = self._from_children.recv(CHILD_LINE_BYTES, socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        self.write(Spare(line))
+        return True
+
+    @property
+    def receiving(self) -> int:
+        """The descriptor that is readable when a forked child has sent a line."""
+        return self._from_children.fileno()
+
     def _forked(self) -> None:
-        """In a forked child: what waits is the parent's to write, and a lock held by its threads is free."""
+        """In a forked child: what waits is the parent's to write, and a lock held by its threads is free.
+
+        The child's own lines go through the parent, which may be in the middle of one.
+        """
         self._lock = threading.Lock()
         self._wake = Bell()
         self._lines.clear()
         self._rest, self._sent = b"", 0
         self._dropped = 0
         self._congested = False  # there is no writer thread here to leave lines to
+        if not self._is_child:
+            self._is_child = True
+            os.close(self._fd)
+            self._from_children.close()
+            self._fd, self._write, self._most = self._to_parent.fileno(), self._send, 1
+
+    def _send(self, line: bytes) -> int:
+        try:
+            return self._to_parent.send(line, socket.MSG_NOSIGNAL)
+        except BlockingIOError:  # the parent is suspended, say; its child is not to be
+            return len(line)
 
     def _wait_and_write(self) -> None:
         """The writer thread: wait until the reader is ready again."""

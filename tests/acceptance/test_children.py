@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from .conftest import Launcher
-from .harness import Daemon, becoming_jobd, in_session, poll
+from .harness import Daemon, becoming_jobd, in_session, parsed, poll
 
 SHORT = {"JOBD_GRACE_PERIOD": "0.3", "JOBD_CANCEL_TIMEOUT": "1"}
 
@@ -648,3 +648,86 @@ def test_copy_of_the_daemon_has_signals_of_its_own(launch: Launcher, text: str) 
         reached = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
         assert not [signum for signum in reached if found[state] >> (signum - 1) & 1], state
     assert not found["names"]
+
+
+def test_a_forked_child_runs_nothing_of_other_jobs(launch: Launcher) -> None:
+    """What else was due in that turn of the loop, to begin or to go on, is the daemon's to run."""
+    daemon = launch(
+        """
+        OURS = os.getpid()
+        def note(name):
+            with open(name, "a") as file: file.write("daemon " if os.getpid() == OURS else "child ")
+        @every("1h")
+        async def goes_on():
+            for _ in range(5): await asyncio.sleep(0)
+            note("continued")
+        @every("1h")
+        async def forks():
+            for _ in range(4):
+                if os.fork() == 0: await asyncio.sleep(0)
+                await asyncio.sleep(0)
+        @every("1h")
+        async def begins(): note("begun")
+        """,
+    )
+    for job in ("goes_on", "forks", "begins"):
+        daemon.wait_for("run.finished", job=job)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+    assert [(daemon.directory / name).read_text() for name in ("continued", "begun")] == ["daemon ", "daemon "]
+
+
+def test_exit_codes_of_multiprocessing_are_right(launch: Launcher) -> None:
+    """In functions, whose threads `threading` has not started, as in coroutines."""
+    daemon = launch(
+        """
+        import multiprocessing
+        def codes():
+            context, found = multiprocessing.get_context("fork"), []
+            for code in (0, 7):
+                process = context.Process(target=sys.exit, args=(code,))
+                process.start(); process.join()
+                found.append(process.exitcode)
+            child = os.fork()
+            if child == 0: sys.exit(5)
+            return [*found, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+        @every("1h")
+        def function(): log.info("codes", codes=codes())
+        @every("1h")
+        async def coroutine(): log.info("codes", codes=codes())
+        """,
+    )
+    for job in ("function", "coroutine"):
+        assert daemon.wait_for("codes", job=job)["codes"] == [0, 7, 5]
+        daemon.wait_for("run.finished", job=job)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_children_that_print_tear_no_line_of_the_daemons(launch: Launcher) -> None:
+    """Not even one that is longer than a pipe takes at once, with a reader that is slow."""
+    daemon = launch(
+        """
+        @every("0.01s")
+        async def fails(): raise ValueError("z" * 8000)
+        @every("0.05s")
+        def forks():
+            child = os.fork()
+            if child == 0:
+                print("from a child")
+                os._exit(0)
+            os.waitpid(child, 0)
+        """,
+        read=False,
+    )
+    assert daemon.process.stdout is not None
+    data = b""
+    while data.count(b"from a child") < 20:
+        data += os.read(daemon.process.stdout.fileno(), 10_000)
+        time.sleep(0.01)  # a slow reader
+    daemon.signal(signal.SIGTERM)
+    while more := os.read(daemon.process.stdout.fileno(), 1 << 20):
+        data += more
+    assert daemon.exit_code() == 0
+    for line in data.splitlines(keepends=True):
+        parsed(line)
