@@ -64,8 +64,10 @@ def every(interval: str | float, *, name: str | None = None) -> Callable[[Functi
     The function itself stays as it is, to be called and tested like any other. `name` is the job's name, by default
     the function's. Raises `ValueError` for an interval that is none.
     """
-    if not isinstance(interval, str | int | float):
+    if not isinstance(interval, str | int | float) or isinstance(interval, bool):
         raise TypeError(f'every() takes an interval, as in @every("10s"), and not {type(interval).__name__}')
+    if name is not None and not (isinstance(name, str) and name):
+        raise TypeError(f'every() takes a name that is a text, as in name="poll", and not {name!r}')
     try:
         seconds = durations.parse(interval) if isinstance(interval, str) else interval
         schedule.Every(seconds)  # before `float`, which a huge int overflows

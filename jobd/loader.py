@@ -10,11 +10,13 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from jobd import job as jobs
 from jobd import schedule
 from jobd.errors import Fault, InvalidConfig
+
+Found = TypeVar("Found")
 
 
 def load(targets: Sequence[str], interval_s: float, source: str, here: str) -> list[jobs.Job]:
@@ -34,15 +36,15 @@ def load(targets: Sequence[str], interval_s: float, source: str, here: str) -> l
 
     for target in targets:
         try:
-            functions = _functions(target)
+            functions = _looking(_functions, target)
         except _Unusable as unusable:
             fault(target, str(unusable), unusable.__cause__)
             continue
         for name, function in functions:
             try:
-                job = _job(function, name, default)
+                job = _looking(_job, function, name, default)
             except _Unusable as unusable:
-                fault(target, str(unusable) if name == target else f"{name} {unusable}")
+                fault(target, str(unusable) if name == target else f"{name} {unusable}", unusable.__cause__)
                 continue
             first = named.setdefault(job.name, job)
             if first is not job:
@@ -54,6 +56,16 @@ def load(targets: Sequence[str], interval_s: float, source: str, here: str) -> l
 
 class _Unusable(Exception):
     """A target that gives no jobs; the cause, if there is one, was raised by the user's code."""
+
+
+def _looking(look: Callable[..., Found], *at: Any) -> Found:
+    """What is found; whatever a module or a function answers with when it is looked at is its own fault."""
+    try:
+        return look(*at)
+    except _Unusable:
+        raise
+    except BaseException as error:
+        raise _Unusable(f"raises {type(error).__name__} when it is looked at") from _from_the_module_on(error)
 
 
 def _functions(target: str) -> list[tuple[str, object]]:
@@ -139,6 +151,8 @@ def _job(function: object, target: str, default: schedule.Every) -> jobs.Job:
     _refuse_arguments(function)
     declared = jobs.declared(function)
     name = (declared and declared.name) or getattr(function, "__name__", None) or target.rpartition(":")[2]
+    if not isinstance(name, str):
+        raise _Unusable(f"has a name that is no text but {_a(type(name).__name__)}")
     ticks = declared.schedule if declared else default
     return jobs.Job(name=name, schedule=ticks, function=function, kind=jobs.kind_of(function), target=target)
 

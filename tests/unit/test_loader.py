@@ -278,3 +278,31 @@ def test_functions_made_in_a_loop_are_a_job_each(module: Module, load: Load) -> 
         "    globals()[f'j{n}'] = job\n"
     )
     assert {job.name for job in load(name)} == {"job0", "job1", "job2"}
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "class Odd:\n    def __getattr__(self, name): raise KeyError(name)\nsys.modules[__name__] = Odd()",
+        "class Odd:\n    @property\n    def __dict__(self): raise KeyError\nsys.modules[__name__] = Odd()",
+        "class Odd:\n    def __call__(self): ...\n    @property\n    def __name__(self): raise OSError\njob = Odd()",
+        "class Odd:\n    def __call__(self): ...\n    def __getattribute__(self, name): raise SystemExit\njob = Odd()",
+        "class Odd:\n    def __call__(self): ...\n    __name__ = 5\njob = Odd()",
+    ],
+    ids=["module", "module without a dict", "name", "everything", "name that is no text"],
+)
+def test_what_raises_when_it_is_looked_at_is_a_fault(module: Module, faults: Faults, nonsense: str) -> None:
+    """And keeps no other fault from being told."""
+    name = module(f"import sys\n{nonsense}")
+    target = f"{name}:job" if "job = " in nonsense else name
+    first, second = faults(target, "no.such.module")
+    assert (first.value, second.value) == (target, "no.such.module")
+
+
+@pytest.mark.parametrize("name", ["", 3, ["a"], b"x"], ids=repr)
+def test_a_name_that_is_none_is_refused_where_it_is_given(module: Module, faults: Faults, name: object) -> None:
+    """With the line of the decorator."""
+    source = module(f"from jobd import every\n@every('1s', name={name!r})\ndef job(): ...")
+    (fault,) = faults(source)
+    assert isinstance(fault.exception, TypeError)
+    assert "name" in str(fault.exception)
