@@ -39,6 +39,8 @@ A target is package.module (every job declared in it) or package.module:function
 it declares no schedule). The current directory is importable. Without a target, JOBD_JOBS says what to run, and with
 that unset too, the built-in demo job: every 10 s it starts a run that sleeps a random 5 to 15 s.
 """
+#: How long a check waits for the reader of its faults; nobody is in a hurry.
+CHECK_FLUSH_S = 60.0
 _EXITS = "exit codes:\n" + "\n".join(f"  {code.value:<4}{meaning}" for code, meaning in exits.MEANINGS.items())
 
 
@@ -123,12 +125,13 @@ def _check(configuration: _Configuration) -> int:
         now = configuration.resolved.settings
         to = log.Log(now.log_level, now.log_format)
         daemon.report(to, invalid.faults)
-        to.flush(stop.FLUSH_S)
+        to.flush(CHECK_FLUSH_S)
         return ExitCode.CONFIG
     report = "".join(f"{line}\n" for line in check.lines(configuration.resolved, configuration.file, jobs))
-    with contextlib.suppress(BrokenPipeError):  # of a reader that has seen enough
-        sys.stdout.buffer.write(report.encode(sys.stdout.encoding, "backslashreplace"))
-        sys.stdout.flush()
+    with contextlib.suppress(OSError):  # of a reader that has seen enough, or a disk that is full
+        if sys.stdout is not None:  # it has been closed
+            sys.stdout.buffer.write(report.encode(sys.stdout.encoding, "backslashreplace"))
+            sys.stdout.flush()
     return ExitCode.OK
 
 

@@ -335,7 +335,7 @@ def report(to: log.Log, faults: list[Fault]) -> None:
 def _selector() -> selectors.BaseSelector:
     """The control loop's: select(2) waits to the microsecond where epoll rounds up to milliseconds."""
     # It knows no descriptor above 1023, and whoever started us may have left that many open. Two are needed.
-    highest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    highest = os.dup(signals.fileno())
     os.close(highest)
     fits = max(highest, signals.fileno()) < 1000
     return selectors.SelectSelector() if fits else selectors.DefaultSelector()

@@ -100,7 +100,7 @@ def _reap(daemon: int) -> int | None:
 def _tell_name() -> None:
     """Be told apart from the daemon in `ps -o comm` and `top` (`proc(5)`)."""
     try:
-        with open("/proc/self/comm", "w") as comm:
+        with open("/proc/self/comm", "w", encoding="ascii") as comm:
             comm.write("jobd-init")
     except OSError:  # no /proc
         pass

@@ -38,10 +38,12 @@ class Ending:
     outcome: Outcome
     #: The fields `error` and `traceback`, where it failed.
     failure: dict[str, Any] | None = None
+    #: With which code a child that the job has forked leaves, if it comes to this end.
+    exit_code: int = 0
 
 
-#: How many coroutines begin in one turn of the loop: each waits for the lines of the others before its first step, and
-#: together they leave in one write.
+#: More coroutines than this that are due together begin in batches of so many, one batch in a turn of the loop: each
+#: waits for the lines of the others before its first step, and together they leave in one write.
 STARTED_TOGETHER = 16
 #: How many are cancelled in one turn: more at once would delay what else is due.
 CANCELLED_TOGETHER = 64
@@ -79,7 +81,11 @@ class Executor:
 
     def start(self, batch: list[Run]) -> None:
         """Execute the runs as soon as can be. From the control plane."""
-        self._plane.call(self._start_tasks, [[together] for together in _coroutines(batch, STARTED_TOGETHER)])
+        coroutines = [run for run in batch if run.of.kind is Kind.COROUTINE]
+        if len(coroutines) > STARTED_TOGETHER:
+            self._plane.call(self._start_tasks, [[together] for together in _dealt(coroutines, STARTED_TOGETHER)])
+        else:
+            self._plane.call(self._make_task, [coroutines])
         for run in batch:
             if run.of.kind is Kind.FUNCTION:
                 self._start_thread(run)
@@ -91,7 +97,8 @@ class Executor:
         """
         for run in batch:
             run.ask_to_stop()
-        self._plane.call(self._cancel_task, _coroutines(batch, CANCELLED_TOGETHER))
+        coroutines = [run for run in batch if run.of.kind is Kind.COROUTINE]
+        self._plane.call(self._cancel_task, _dealt(coroutines, CANCELLED_TOGETHER))
 
     def _start_tasks(self, batch: list[Run]) -> None:
         """Begin all of them, with one write of their lines, and have the loop take their first steps next."""
@@ -128,7 +135,9 @@ class Executor:
         """In a child that a job has forked: it is no daemon, even if it comes back from the job."""
         self._begin = lambda run: False
         self._begin_all = lambda batch: None
-        self._end = lambda run, ending: exits.leave(0 if ending is SUCCEEDED else 1)
+        self._end = lambda run, ending: exits.leave(ending.exit_code)
+        self._plane.leave_turn()
+        _mend_main_thread()
 
     def _cancel_task(self, run: Run) -> None:
         if isinstance(run.body, _Task) and not run.body.done():
@@ -186,10 +195,9 @@ FRAMES: frozenset[CodeType] = PLANE_FRAMES | {
 }
 
 
-def _coroutines(batch: list[Run], together: int) -> list[list[Run]]:
-    """The coroutines among the runs, in batches of so many."""
-    found = [run for run in batch if run.of.kind is Kind.COROUTINE]
-    return [found[start : start + together] for start in range(0, len(found), together)]
+def _dealt(runs: list[Run], together: int) -> list[list[Run]]:
+    """The runs in batches of so many."""
+    return [runs[start : start + together] for start in range(0, len(runs), together)]
 
 
 def _name_this_thread(name: str) -> None:
@@ -199,8 +207,21 @@ def _name_this_thread(name: str) -> None:
         pass
 
 
+def _mend_main_thread() -> None:
+    """In a forked child: give the thread that is its only one what `multiprocessing` looks for at the end.
+
+    A thread that `threading` has not started has no such lock up to Python 3.12.
+    """
+    main = threading.main_thread()
+    if getattr(main, "_tstate_lock", main) is None:
+        main._set_tstate_lock()  # type: ignore[attr-defined]
+
+
 def _failed(error: BaseException) -> Ending:
-    return Ending(Outcome.FAILED, render.failure(error, skip=1))  # from the job's own first line on
+    exit_code = 1
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        exit_code = error.code or 0
+    return Ending(Outcome.FAILED, render.failure(error, skip=1), exit_code)  # from the job's own first line on
 
 
 def _returned(result: Any) -> Ending:

@@ -293,10 +293,13 @@ class Runner:
             run.end_printed()
         run.ending, run.ended = ending, self._loop.time()
         self._ended.append(run)
-        if run.of.kind is not Kind.COROUTINE:
-            self._call_for_collection()
-        elif not self._handing and not self._collecting:
-            self._hand_on_soon()
+        try:
+            if run.of.kind is not Kind.COROUTINE:
+                self._call_for_collection()
+            elif not self._handing and not self._collecting:
+                self._hand_on_soon()
+        except Exception:  # no memory, say; it has ended all the same, and the watch comes by
+            pass
 
     def _hand_on_soon(self) -> None:
         """On the job plane: hand on what has ended when this turn of it is over; in one hop, as many as those are.

@@ -200,7 +200,7 @@ class Sentry:
 def _tell_name() -> None:
     """Be told apart from the daemon in `ps -o comm` and `top` (`proc(5)`)."""
     try:
-        with open("/proc/self/comm", "w") as comm:
+        with open("/proc/self/comm", "w", encoding="ascii") as comm:
             comm.write("jobd-guard")
     except OSError:  # no /proc
         pass

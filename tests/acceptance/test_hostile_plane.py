@@ -108,3 +108,43 @@ def test_an_exhausted_executor_keeps_nobody_from_starting(launch: Launcher) -> N
     daemon.wait_for("run.started", job="greedy")
     assert_unharmed(daemon)
     assert daemon.outcomes("greedy") == ["cancelled"]
+
+
+def test_who_waits_behind_a_holder_is_not_taken_for_one(launch: Launcher) -> None:
+    """Of many that begin together, only the one that holds the loop is named; the others are cancelled or skipped."""
+    daemon = launch(
+        """
+        def make():
+            async def job(): pass
+            return job
+        for number in range(40): globals()[f"job{number}"] = every("1h", name=f"job{number}")(make())
+        @every("1h")
+        async def holds(): time.sleep(60)
+        for number in range(40, 60): globals()[f"job{number}"] = every("1h", name=f"job{number}")(make())
+        """
+    )
+    daemon.wait_for("job.blocking", job="holds")
+    assert daemon.stop() == 3
+    daemon.assert_log_is_consistent()
+    assert [line["job"] for line in daemon.events("shutdown.abandoned")] == ["holds"]
+    assert {line["outcome"] for line in daemon.events("run.finished") if line["job"] != "holds"} <= {
+        "succeeded",
+        "cancelled",
+    }
+
+
+def test_lateness_is_true_beside_a_job_that_holds_the_loop(launch: Launcher) -> None:
+    """A few jobs that are due together each start when their own first line is run."""
+    daemon = launch(
+        """
+        @every("1h")
+        async def holds(): time.sleep(1)
+        @every("1h")
+        async def waits(): log.info("here")
+        """
+    )
+    started, here = daemon.wait_for("run.started", job="waits"), daemon.wait_for("here")
+    assert started["lateness_s"] > 0.9
+    assert (instant(here, "timestamp") - instant(started, "timestamp")).total_seconds() < 0.5
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()

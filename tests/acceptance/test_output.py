@@ -281,3 +281,34 @@ def test_what_a_library_says_as_it_dies_is_not_lost(launch: Launcher, death: str
     assert daemon.exit_code() < 0
     said = [line["line"] for line in daemon.events("job.output")]
     poll(lambda: "last words" in said or "last words\n" in daemon.stderr, "the last words are somewhere")
+
+
+def test_what_is_begun_after_the_end_of_a_run_comes_out_in_the_end(launch: Launcher) -> None:
+    """A line without an end, of a task or a thread that has outlived its run; it still bears the run's name."""
+    daemon = launch(
+        """
+        import contextvars
+        async def later():
+            await asyncio.sleep(0.1)
+            print("task", end="")
+        @every("1h")
+        async def job():
+            global task
+            task = asyncio.create_task(later())
+        @every("1h")
+        def function():
+            context = contextvars.copy_context()
+            def later():
+                time.sleep(0.1)
+                print("thread", end="")
+                open("printed", "w")
+            threading.Thread(target=lambda: context.run(later)).start()
+        """
+    )
+    poll((daemon.directory / "printed").exists, "it has printed")
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+    assert {(line["job"], line["line"]) for line in daemon.events("job.output")} == {
+        ("job", "task"),
+        ("function", "thread"),
+    }
