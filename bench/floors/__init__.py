@@ -1,0 +1,1 @@
+"""What the figures are compared to: programs that do the least one could do."""

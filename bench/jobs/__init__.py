@@ -1,0 +1,1 @@
+"""What jobd runs while it is measured."""
