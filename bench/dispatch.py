@@ -6,17 +6,17 @@ and its done callback for each run, and no log.
 """
 
 from bench import counting, harness
-from bench.harness import Figure, Goal
+from bench.figures import Figure, Goal
 
 BARE = "bare create_task and done callback, no log"
 GOALS = {
     "info": (
-        Goal("CPU per run, two lines each", 4.0, floor=BARE, steady=True),
-        Goal("instructions per run, two lines each", 3.5, floor=BARE, steady=True),
+        Goal("CPU per run, two lines each", 4.0, "x", floor=BARE, steady=True),
+        Goal("instructions per run, two lines each", 3.5, "x", floor=BARE, steady=True),
     ),
     "warning": (
-        Goal("CPU per run, no lines (log level warning)", 2.0, floor=BARE, steady=True),
-        Goal("instructions per run, no lines", 2.0, floor=BARE, steady=True),
+        Goal("CPU per run, no lines (log level warning)", 2.0, "x", floor=BARE, steady=True),
+        Goal("instructions per run, no lines", 2.0, "x", floor=BARE, steady=True),
     ),
 }
 #: Long enough for a tick to be done before the next one is due.

@@ -1,10 +1,10 @@
-"""How a figure is taken: processes, rounds in which subject and floor alternate, goals, medians and their spread.
+"""How a figure is taken: processes, and rounds in which subject and floor alternate.
 
 A subject, a floor and a peer are programs that are asked for the same by their environment (`bench.load`). Each runs
 as a process of its own whose stdout is a pipe that is read here, and reports its measurements in a file.
 
-Tricky: the CPU time of a process can be read from outside through its CPU clock, to the nanosecond and with threads
-that have ended, which /proc/PID/stat gives in hundredths of a second only.
+Tricky: what a process has used is read from outside, from its CPU clock: to the nanosecond, and with threads that have
+ended, where /proc/PID/stat counts hundredths of a second.
 """
 
 import json
@@ -16,17 +16,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, NoReturn, TypeVar
+
+from bench.figures import Figure, table
+from bench.peers import environment
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = sys.executable
-#: jobd as its users start it; the module of jobs follows.
-JOBD = (PYTHON, "-m", "jobd", "run")
 #: After this any program is killed, and the benchmark has failed.
 LIMIT_S = 300.0
 
@@ -35,35 +34,62 @@ class BenchError(Exception):
     """A program did not do what it was asked to do, so its figures mean nothing."""
 
 
+def jobs(module: str) -> tuple[str, ...]:
+    """The command that runs jobd, as its users do, with `bench.jobs.MODULE`."""
+    return (sys.executable, "-m", "jobd", "run", f"bench.jobs.{module}")
+
+
+def floor(module: str) -> tuple[str, ...]:
+    """The command that runs `bench.floors.MODULE`."""
+    return (sys.executable, "-m", f"bench.floors.{module}")
+
+
+def peer(module: str) -> tuple[str, ...]:
+    """The command that runs `bench.peers.MODULE`."""
+    return (str(environment.PYTHON), "-m", f"bench.peers.{module}")
+
+
+def peers(modules: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The commands of those peers that are installed, by their names."""
+    installed = {name for name, version in environment.versions().items() if version}
+    return {name: peer(module) for name, module in modules.items() if name in installed}
+
+
 class Program:
     """A process under measurement, in a directory of its own; to be used in a `with`, which ends it by force."""
 
     def __init__(
         self, command: Sequence[str], *, limit_s: float = LIMIT_S, keep: bool = False, **asked: object
     ) -> None:
-        """Start it with `asked` in its environment: in capitals, JOBD_ settings as they are, all else as BENCH_.
+        """Start it with `asked` in its environment: settings of jobd by their names, all else for `bench.load`.
 
-        `keep` keeps its lines, which costs CPU on this side; otherwise they are read and only counted.
+        `keep` keeps its lines; otherwise they are read and counted only.
         """
         self._directory = tempfile.TemporaryDirectory(prefix="bench-")
         self.directory = Path(self._directory.name)
         self._report = self.directory / "report.json"
         self._keep = keep
+        self._command = " ".join(command)
         self._output: list[bytes] = []
-        self.lines_read = 0
-        #: Clear it, and the reader of the lines pauses.
+        self._ended = False
+        self._changed = threading.Condition()
+        #: How many lines have been read.
+        self.read = 0
+        #: Cleared, it makes the reader of the lines pause.
         self.reading = threading.Event()
         self.reading.set()
+        #: When it was started.
         self.started = time.monotonic()
-        self._process = subprocess.Popen(
-            [part.replace("{directory}", str(self.directory)) for part in command],
-            cwd=self.directory,
-            env=_environment(self.directory, asked) | {"BENCH_REPORT": str(self._report)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=(self.directory / "stderr").open("wb"),
-            start_new_session=True,
-        )
+        with (self.directory / "stderr").open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [part.replace("{directory}", str(self.directory)) for part in command],
+                cwd=self.directory,
+                env=_environment(self.directory, asked) | {"BENCH_REPORT": str(self._report)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+            )
         self.pid = self._process.pid
         self._limit = threading.Timer(limit_s, self._process.kill)
         self._limit.daemon = True
@@ -84,72 +110,101 @@ class Program:
         self._process.stdout.close()
         self._directory.cleanup()
 
-    def terminate(self) -> None:
-        """Ask it to stop."""
+    def terminate(self) -> float:
+        """Ask it to stop; when that was."""
+        asked = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
+        return asked
 
-    def wait(self) -> dict[str, Any]:
-        """Wait for its end, which has to be a good one; what it has reported, if anything."""
+    def wait(self) -> float:
+        """Wait for its end, which has to be a good one; when that was."""
         code = self._process.wait()
+        ended = time.monotonic()
         self._reader.join()
         if code not in (0, -signal.SIGTERM):
             self.fail(f"left with {code}")
-        return json.loads(self._report.read_text()) if self._report.exists() else {}
+        return ended
+
+    def wait_for(self, text: bytes) -> float:
+        """Wait for a line with that text; when it was read. For programs whose lines are kept."""
+        found = 0.0
+        with self._changed:
+            while not found and not self._ended:
+                if any(text in data for data in self._output):
+                    found = time.monotonic()
+                else:
+                    self._changed.wait()
+        return found or self.fail(f"never said {text!r}")
+
+    def wait_for_report(self) -> dict[str, Any]:
+        """Wait until it has reported, and goes on."""
+        while not self._report.exists() and self._process.poll() is None:
+            time.sleep(0.1)  # rarely, because it is to have the machine for itself
+        if not self._report.exists():
+            self.fail("ended without a report")
+        reported: dict[str, Any] = json.loads(self._report.read_text())
+        return reported
+
+    def wait_until_still(self) -> None:
+        """Wait until it has done what it had to do at once, such as log what has begun."""
+        used, seen, until = self.cpu_s(), -1.0, time.monotonic() + 10
+        while used - seen > 0.001 and time.monotonic() < until:
+            time.sleep(0.1)
+            used, seen = self.cpu_s(), used
+
+    def members(self) -> list[int]:
+        """The process, and those that it has started to help it: all of its session."""
+        found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [pid for pid in found if _session(pid) == self.pid]
 
     def cpu_s(self) -> float:
-        """The CPU time that it has used, all threads."""
-        return time.clock_gettime((~self.pid << 3) | 2)  # how clock_getcpuclockid(3) names the clock
-
-    @property
-    def lines(self) -> list[bytes]:
-        """Its lines so far, if they are kept."""
-        return b"".join(self._output).splitlines()
+        """The CPU time that it has used, all threads, with its helpers."""
+        return sum(time.clock_gettime((~pid << 3) | 2) for pid in self.members())  # see clock_getcpuclockid(3)
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """The lines of jobd's log that tell of this event."""
-        return [line for line in map(json.loads, self.lines) if line["event"] == event]
+        return [line for line in map(json.loads, b"".join(self._output).splitlines()) if line["event"] == event]
 
     def fail(self, reason: str) -> NoReturn:
         """Say what it has been doing."""
         said = (self.directory / "stderr").read_bytes()[-2000:].decode(errors="replace")
-        shown = b"\n".join(self.lines[-5:]).decode(errors="replace")
-        raise BenchError(f"{self._process.args!r} {reason}\n{said}\n{shown}")
+        shown = b"".join(self._output)[-2000:].decode(errors="replace")
+        raise BenchError(f"{self._command} {reason}\n{said}\n{shown}")
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         while self.reading.wait() and (data := os.read(self._process.stdout.fileno(), 1 << 20)):
-            self.lines_read += data.count(b"\n")
+            self.read += data.count(b"\n")
             if self._keep:
-                self._output.append(data)
+                with self._changed:
+                    self._output.append(data)
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
 
 def _environment(directory: Path, asked: Mapping[str, object]) -> dict[str, str]:
-    """What the program finds in its environment; nothing comes in from ours that could change a figure."""
-    settings = {
-        name.upper() if name.startswith("jobd_") else f"BENCH_{name.upper()}": str(v) for name, v in asked.items()
-    }
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(directory),
-        "PYTHONPATH": str(ROOT),
-        "PYTHONHASHSEED": "0",
-    } | settings
+    """What the program finds in its environment; nothing of ours comes in that could change a figure."""
+    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    return own | {n.upper() if n.startswith("jobd_") else f"BENCH_{n.upper()}": str(v) for n, v in asked.items()}
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def run(command: Sequence[str], **asked: Any) -> dict[str, Any]:
-    """Run the program to its end; what it has reported."""
+    """What the program reports. Then it is ended: jobd as one should, others by force, which is not about them."""
     with Program(command, **asked) as program:
-        return program.wait()
-
-
-def jobs(module: str) -> tuple[str, ...]:
-    """The command that runs jobd with `bench.jobs.MODULE`."""
-    return (*JOBD, f"bench.jobs.{module}")
-
-
-def floor(module: str) -> tuple[str, ...]:
-    """The command that runs `bench.floors.MODULE`."""
-    return (PYTHON, "-m", f"bench.floors.{module}")
+        reported = program.wait_for_report()
+        if "jobd" in command:
+            program.terminate()
+            program.wait()
+        return reported
 
 
 def rounds(count: int, subjects: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
@@ -161,76 +216,9 @@ def rounds(count: int, subjects: Mapping[str, Callable[[], T]]) -> dict[str, lis
     return taken
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What a figure should be: a ratio to the floor if the unit is "x", otherwise a value in that unit."""
-
-    what: str
-    at_most: float
-    unit: str = "x"
-    #: What the floor is.
-    floor: str = ""
-    #: What was reached where the goal is not; the quick form takes the larger of the two, times two.
-    reached: float | None = None
-    #: Whether the quick form can hold it on a noisy machine.
-    steady: bool = False
-
-    @property
-    def gross(self) -> float:
-        """Where the quick form sees a gross regression."""
-        return 2 * max(self.at_most, self.reached or 0.0)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What was measured for a goal, round by round, in `unit`; the floor likewise, and rivals by their names."""
-
-    goal: Goal
-    taken: list[float]
-    unit: str = ""
-    floor: list[float] = field(default_factory=list)
-    rivals: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def compared(self) -> list[float]:
-        """What the goal is about, for each round."""
-        return self.ratios(self.taken) if self.goal.unit == "x" else self.taken
-
-    @property
-    def value(self) -> float:
-        """What is held against the goal."""
-        return median(self.compared)
-
-    @property
-    def met(self) -> bool:
-        """Whether the goal was reached."""
-        return self.value <= self.goal.at_most
-
-    def ratios(self, taken: Sequence[float]) -> list[float]:
-        """To the floor, round by round."""
-        return [one / other for one, other in zip(taken, self.floor, strict=True)]
-
-
-def spread(values: Sequence[float]) -> str:
-    """The median, and from where to where the rounds go."""
-    shown = f"{median(values):.3g}"
-    return f"{shown} ({min(values):.3g} .. {max(values):.3g})" if len(values) > 1 else shown
-
-
-def table(figures: Sequence[Figure]) -> str:
-    """The figures as rows of Markdown."""
-    rows = ["| what | measured | floor | compared | goal | |", "|---|---|---|---|---|---|"]
-    for figure in figures:
-        goal = figure.goal
-        floor = f"{spread(figure.floor)} {figure.unit}, {goal.floor}" if figure.floor else goal.floor
-        rows.append(
-            f"| {goal.what} | {spread(figure.taken)} {figure.unit} | {floor} | {spread(figure.compared)} {goal.unit} "
-            f"| <= {goal.at_most:g} {goal.unit} | {'met' if figure.met else 'not met'} |"
-        )
-        for name, taken in figure.rivals.items():
-            ratio = f"{spread(figure.ratios(taken))} x" if figure.floor else ""
-            rows.append(f"| - {name} | {spread(taken)} {figure.unit} | | {ratio} | | |")
-    return "\n".join(rows)
+def in_turns(count: int, commands: Mapping[str, Sequence[str]], **asked: Any) -> dict[str, list[dict[str, Any]]]:
+    """Ask the same of all programs, `count` times; what they have reported."""
+    return rounds(count, {name: partial(run, command, **asked) for name, command in commands.items()})
 
 
 def main(measure: Callable[[bool], list[Figure]]) -> None:

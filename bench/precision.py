@@ -1,0 +1,66 @@
+"""How late one job starts that is due every 50 ms, on a machine that does nothing else.
+
+The job notes it itself, in its first line: now minus the tick's instant. The floor is an asyncio loop that sleeps to
+each instant of the same grid, which wakes late because epoll counts milliseconds; what the kernel can do is shown by C.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import harness
+from bench.figures import Figure, Goal, percentile
+
+Row = dict[str, Any]
+
+LOOP = "asyncio loop on the same grid"
+P50 = Goal("lateness, median", 0.15, "ms", floor=LOOP, steady=True)
+P99 = Goal("lateness, 99 %", 0.5, "ms", floor=LOOP)
+EARLY = Goal("starts before their tick", 0, "runs", floor=LOOP, steady=True)
+CPU = Goal("CPU per tick", 1.5, "x", floor=LOOP, steady=True)
+KERNEL = "clock_nanosleep in C"
+
+
+def measure(quick: bool) -> list[Figure]:
+    """All in turns."""
+    ticks = 40 if quick else 100
+    commands = {"jobd": harness.jobs("metered"), "loop": harness.floor("heap")}
+    with tempfile.TemporaryDirectory() as directory:
+        if not quick and (compiled := _compiled(Path(directory))):
+            commands[KERNEL] = compiled
+        taken = harness.in_turns(2 if quick else 5, commands, jobs=1, interval=0.05, ticks=ticks)
+    jobd, loop = taken.pop("jobd"), taken.pop("loop")
+
+    def figure(goal: Goal, of: Callable[[Row], float], unit: str) -> Figure:
+        rivals = {name: list(map(of, rows)) for name, rows in taken.items()}
+        return Figure(goal, list(map(of, jobd)), unit, list(map(of, loop)), rivals)
+
+    return [
+        figure(P50, lambda row: median(lateness_ms(row)), "ms"),
+        figure(P99, lambda row: percentile(lateness_ms(row), 99), "ms"),
+        figure(EARLY, lambda row: sum(late < 0 for late in lateness_ms(row)), "runs"),
+        figure(CPU, lambda row: float(row["cpu_s"]) / ticks * 1e6, "us"),
+    ]
+
+
+def lateness_ms(row: Row) -> list[float]:
+    """How late each run of a round was."""
+    return [(started - due) * 1000 for due, started in row["starts"]]
+
+
+def _compiled(directory: Path) -> tuple[str, ...] | None:
+    """The program in C, where there is a compiler."""
+    program = directory / "nanosleep"
+    source = harness.ROOT / "bench" / "floors" / "nanosleep.c"
+    if shutil.which("cc") is None:
+        return None
+    subprocess.run(["cc", "-O2", "-o", program, source], check=True)
+    return (str(program),)
+
+
+if __name__ == "__main__":
+    harness.main(measure)
