@@ -16,13 +16,8 @@ class Goal:
     floor: str = ""
     #: What was reached where the goal was not, so that the quick form can tell when it gets worse.
     reached: float | None = None
-    #: Whether the quick form, on a noisy machine, can hold it.
-    steady: bool = False
-
-    @property
-    def gross(self) -> float:
-        """Above this, something has gone badly wrong."""
-        return 2 * max(self.at_most, self.reached or 0.0)
+    #: How many times that the quick form lets pass, on a machine that is busy with other things; None if anything.
+    held: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,17 @@ class Figure:
     def met(self) -> bool:
         """Whether the goal was reached."""
         return self.value <= self.goal.at_most
+
+    @property
+    def gross(self) -> bool:
+        """Whether something has gone badly wrong, not just the machine been busy, which the floor would show, too."""
+        goal = self.goal
+        if goal.held is None:
+            return False
+        limit = goal.held * max(goal.at_most, goal.reached or 0.0)
+        if self.floor and goal.unit != "x":
+            limit = max(limit, goal.held * median(self.floor))
+        return self.value > limit
 
     def compared(self, taken: Sequence[float]) -> list[float]:
         """To the floor, round by round, as the goal's unit says."""

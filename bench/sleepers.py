@@ -13,12 +13,12 @@ from bench.figures import Figure, Goal
 from bench.harness import Program
 
 TASKS = "bare asyncio, no log"
-MEMORY = Goal("memory per run in flight, 100,000 sleeping", 1.5, "x", floor=TASKS, steady=True)
+MEMORY = Goal("memory per run in flight, 100,000 sleeping", 1.5, "x", floor=TASKS, held=2)
 STOPS = {
-    10_000: Goal("stop with 10,000 sleeping runs, grace period 0", 3.0, "x", floor=TASKS, steady=True),
+    10_000: Goal("stop with 10,000 sleeping runs, grace period 0", 3.0, "x", floor=TASKS, held=2),
     100_000: Goal("stop with 100,000 sleeping runs, grace period 0", 3.0, "x", floor=TASKS),
 }
-IDLE_STOP = Goal("stop with nothing in flight", 20.0, "more", floor="bare asyncio with a handler", steady=True)
+IDLE_STOP = Goal("stop with nothing in flight", 20.0, "more", floor="bare asyncio with a handler", held=4)
 #: What can be asked to sleep and stop, for comparison.
 RIVALS = {"aiojobs": "aiojobs_sleepers", "APScheduler 3": "apscheduler3_sleepers"}
 #: They come in so many ticks, which are so far apart.
@@ -29,7 +29,7 @@ INTERVALS_S = {10_000: 1, 100_000: 2}
 def measure(quick: bool) -> list[Figure]:
     """The more there are, the fewer rounds."""
     if quick:
-        return [_idle_stop(5), *_sleeping(10_000, 2)]
+        return [_idle_stop(5), *_sleeping(10_000, 1)]
     return [_idle_stop(10), *_sleeping(10_000, 5, harness.peers(RIVALS))[1:], *_sleeping(100_000, 5)]
 
 

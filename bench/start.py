@@ -9,7 +9,7 @@ from bench import harness
 from bench.figures import Figure, Goal
 from bench.harness import Program
 
-GOAL = Goal("process start to daemon.ready", 1.5, "x", floor='python -c "import asyncio, structlog"', steady=True)
+GOAL = Goal("process start to daemon.ready", 1.5, "x", floor='python -c "import asyncio, structlog"', held=2)
 IMPORTS = (sys.executable, "-c", "import asyncio, structlog; print('ready', flush=True)")
 
 

@@ -20,10 +20,11 @@ async def main() -> None:
     """Spawn them, wait for the signal, and end them."""
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
-    async with aiojobs.Scheduler(limit=None, close_timeout=60) as scheduler:
-        for _ in range(load.JOBS * load.TICKS):
-            await scheduler.spawn(sleeper())
-        await asked.wait()
+    scheduler = aiojobs.Scheduler(limit=None)
+    for _ in range(load.JOBS * load.TICKS):
+        await scheduler.spawn(sleeper())
+    await asked.wait()
+    await scheduler.close()
 
 
 asyncio.run(main())
