@@ -6,10 +6,10 @@ INSTALLED := .venv/installed
 MINUTES ?= 10
 WORKERS ?= 4
 
-.PHONY: help run test fuzz chaos check lint types layers audit docs clean
+.PHONY: help run test fuzz chaos bench bench-quick check lint types layers audit docs clean
 
 help: ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 run: $(INSTALLED) ## run the demo job until Ctrl-C
 	@exec $(BIN)/jobd run
@@ -38,6 +38,12 @@ layers: $(INSTALLED) ## imports go downwards only
 chaos: $(INSTALLED) ## random rounds of hostile jobs and signals: ROUNDS=100 JOBS=2, or SEED=1234 to replay one
 	@PYTHONPATH=tests $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JOBS),--jobs $(JOBS))
 
+bench: $(INSTALLED) ## measure jobd beside its floors and its peers, into bench/RESULTS.md; wants a quiet machine
+	@$(BIN)/python -m bench
+
+bench-quick: $(INSTALLED) ## measure a little, in two minutes, and fail if something is far off
+	@$(BIN)/python -m bench --quick
+
 audit: $(INSTALLED) ## ask the package index for known holes in what is installed
 	@$(BIN)/python -m pip install --quiet pip-audit
 	@$(BIN)/pip-audit --skip-editable
@@ -46,7 +52,7 @@ docs: $(INSTALLED) ## write the pages and files that derive from the code
 	@$(BIN)/python docs/generate.py
 
 clean: ## remove what `make` has made
-	rm -rf .venv
+	rm -rf .venv bench/.venv
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jobd needs Python 3.11 or newer")'

@@ -19,7 +19,7 @@ INTERVAL_S = 0.3
 
 def measure(quick: bool) -> list[Figure]:
     """All in turns."""
-    ticks = 4 if quick else 20
+    ticks = 4 if quick else 15
     asked = {"jobs": JOBS, "interval": INTERVAL_S, "ticks": ticks}
     calls = {
         level: partial(harness.run, harness.jobs("empty"), jobd_log_level=level, **asked)

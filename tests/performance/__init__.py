@@ -1,0 +1,1 @@
+"""Tests of the benchmarks: that they still run, and that nothing has become far more expensive."""
