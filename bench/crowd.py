@@ -24,7 +24,9 @@ def measure(quick: bool) -> list[Figure]:
     """The median tick of each round."""
     commands = {"jobd": harness.jobs("metered"), "floor": harness.floor("heap_structlog")}
     rivals = {} if quick else harness.peers(RIVALS)
-    taken = harness.in_turns(1 if quick else 5, commands | rivals, jobs=1000, interval=1, ticks=3 if quick else 6)
+    taken = harness.in_turns(
+        1 if quick else 5, commands | rivals, jobs=1000, interval=1, warm=1, ticks=3 if quick else 5
+    )
 
     def figure(goal: Goal, of: Callable[[Row], float]) -> Figure:
         figures = {name: list(map(of, rows)) for name, rows in taken.items()}

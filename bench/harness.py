@@ -9,6 +9,7 @@ ended, where /proc/PID/stat counts hundredths of a second.
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 #: After this any program is killed, and the benchmark has failed.
 LIMIT_S = 300.0
+#: As much memory as no program needs, so that one that has gone mad does not take the machine along.
+LIMIT_BYTES = 8 << 30
 
 
 class BenchError(Exception):
@@ -91,6 +94,7 @@ class Program:
                 start_new_session=True,
             )
         self.pid = self._process.pid
+        resource.prlimit(self.pid, resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
         self._limit = threading.Timer(limit_s, self._process.kill)
         self._limit.daemon = True
         self._limit.start()

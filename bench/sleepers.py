@@ -23,7 +23,7 @@ IDLE_STOP = Goal("stop with nothing in flight", 20.0, "more", floor="bare asynci
 RIVALS = {"aiojobs": "aiojobs_sleepers", "APScheduler 3": "apscheduler3_sleepers"}
 #: They come in so many ticks, which are so far apart.
 TICKS = 5
-INTERVALS_S = {10_000: 1, 100_000: 2}
+INTERVALS_S = {10_000: 0.5, 100_000: 2}
 
 
 def measure(quick: bool) -> list[Figure]:

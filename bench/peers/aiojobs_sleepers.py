@@ -20,7 +20,7 @@ async def main() -> None:
     """Spawn them, wait for the signal, and end them."""
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
-    scheduler = aiojobs.Scheduler(limit=None)
+    scheduler = aiojobs.Scheduler(limit=None, close_timeout=60)  # a tenth of a second, as it is, is too short
     for _ in range(load.JOBS * load.TICKS):
         await scheduler.spawn(sleeper())
     await asked.wait()
