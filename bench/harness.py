@@ -72,7 +72,7 @@ class Program:
         self.directory = Path(self._directory.name)
         self._report = self.directory / "report.json"
         self._keep = keep
-        self._command = " ".join(command)
+        self._command = " ".join(["python" if part == command[0] else part for part in command])
         self._output: list[bytes] = []
         self._ended = False
         self._changed = threading.Condition()

@@ -14,7 +14,7 @@ from bench.harness import Program
 
 BARE = "bare asyncio and structlog"
 CPU = Goal("idle: CPU a minute", 1.5, "x", floor=BARE)
-WAKE_UPS = Goal("idle: wake-ups a minute", 1.5, "x", floor=BARE, held=2)
+WAKE_UPS = Goal("idle: wake-ups a minute", 1.5, "x", floor=BARE, reached=5.2, held=2)
 MEMORY = Goal("idle: resident memory", 1.5, "x", floor=BARE, held=2)
 #: What the start has begun has come to rest after that.
 SETTLE_S = 3.0

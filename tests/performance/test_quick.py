@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform != "linux", reason="measures what /proc tells")
 def test_nothing_costs_far_more_than_it_should() -> None:
