@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller sizes, no peers; fails if far off")
     asked = parser.parse_args()
+    harness.leave_nothing_behind()
     if asked.quick:
         complaints = quick(asked.names or tuple(BENCHMARKS))
         sys.exit("\n".join(complaints) if complaints else 0)

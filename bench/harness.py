@@ -33,6 +33,10 @@ LIMIT_S = 300.0
 LIMIT_BYTES = 8 << 30
 
 
+#: Those that run now, so that none is left behind when we are asked to end.
+_running: set["Program"] = set()
+
+
 class BenchError(Exception):
     """A program did not do what it was asked to do, so its figures mean nothing."""
 
@@ -95,6 +99,7 @@ class Program:
             )
         self.pid = self._process.pid
         resource.prlimit(self.pid, resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+        _running.add(self)
         self._limit = threading.Timer(limit_s, self._process.kill)
         self._limit.daemon = True
         self._limit.start()
@@ -107,12 +112,17 @@ class Program:
     def __exit__(self, *exception: object) -> None:
         self._limit.cancel()
         self.reading.set()
-        self._process.kill()
-        self._process.wait()
+        self.kill()
         self._reader.join()
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended."""
+        self._process.kill()
+        self._process.wait()
         self._directory.cleanup()
+        _running.discard(self)
 
     def terminate(self) -> float:
         """Ask it to stop; when that was."""
@@ -225,6 +235,19 @@ def in_turns(count: int, commands: Mapping[str, Sequence[str]], **asked: Any) ->
     return rounds(count, {name: partial(run, command, **asked) for name, command in commands.items()})
 
 
+def leave_nothing_behind() -> None:
+    """See to it that who is asked to end, by Ctrl-C or SIGTERM, takes along what it has started."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _end_all)
+
+
+def _end_all(signum: int, frame: object) -> NoReturn:
+    for program in list(_running):
+        program.kill()
+    os._exit(128 + signum)  # other threads may be in the middle of a benchmark
+
+
 def main(measure: Callable[[bool], list[Figure]]) -> None:
     """Run one benchmark alone; ``--quick`` for fewer rounds and smaller sizes."""
+    leave_nothing_behind()
     print(table(measure("--quick" in sys.argv[1:])))
