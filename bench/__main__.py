@@ -84,8 +84,8 @@ def run(name: str, quick: bool) -> Outcome:
     figures, reason = [], ""
     try:
         figures = BENCHMARKS[name](quick)
-    except harness.BenchError as error:
-        reason = str(error)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
     outcome = Outcome(name, figures, reason, time.monotonic() - begun, load)
     print(f"{name}, {outcome.took_s:.0f} s\n{_body(outcome)}\n", file=sys.stderr)
     return outcome

@@ -38,7 +38,7 @@ def measure(quick: bool) -> list[Figure]:
 def _of_ticks(row: Row, which: Callable[[list[float]], float]) -> float:
     ticks: dict[float, list[float]] = defaultdict(list)
     for due, started in row["starts"]:
-        ticks[due].append((started - due) * 1000)
+        ticks[round(due, 3)].append((started - due) * 1000)
     return median(map(which, ticks.values()))
 
 

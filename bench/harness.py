@@ -3,8 +3,8 @@
 A subject, a floor and a peer are programs that are asked for the same by their environment (`bench.load`). Each runs
 as a process of its own whose stdout is a pipe that is read here, and reports its measurements in a file.
 
-Tricky: what a process has used is read from outside, from its CPU clock: to the nanosecond, and with threads that have
-ended, where /proc/PID/stat counts hundredths of a second.
+Tricky: where a program cannot tell what CPU time it has used, with its helpers, that is read from outside, from its CPU
+clock: to the nanosecond, where /proc/PID/stat counts hundredths of a second.
 """
 
 import json

@@ -99,6 +99,9 @@ class Sleepers:
 
 
 def grid(start: float) -> float:
-    """The last instant of the grid from `start`, for peers whose jobs are not told which tick they run for."""
+    """The last instant of the grid from `start`, for peers whose jobs are not told which tick they run for.
+
+    It flatters them: who is late by more than an interval looks punctual.
+    """
     now = time.monotonic()
     return now - (now - start) % INTERVAL_S
