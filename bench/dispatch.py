@@ -10,8 +10,8 @@ from bench import harness
 from bench.figures import Figure, Goal
 
 BARE = "bare create_task and done callback, no log"
-LINES = Goal("CPU per run, two lines each", 4.0, "x", floor=BARE, reached=13.3, held=2)
-NO_LINES = Goal("CPU per run, no lines (log level warning)", 2.0, "x", floor=BARE, reached=4.5, held=2)
+LINES = Goal("CPU per run, two lines each", 4.0, "x", floor=BARE, reached=5.6, held=2)
+NO_LINES = Goal("CPU per run, no lines (log level warning)", 2.0, "x", floor=BARE, reached=2.5, held=2)
 JOBS = 1000
 #: Long enough for a tick to be done before the next one is due.
 INTERVAL_S = 0.3
