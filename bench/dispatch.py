@@ -14,13 +14,13 @@ LINES = Goal("CPU per run, two lines each", 4.0, "x", floor=BARE, reached=5.6, h
 NO_LINES = Goal("CPU per run, no lines (log level warning)", 2.0, "x", floor=BARE, reached=2.5, held=2)
 JOBS = 1000
 #: Long enough for a tick to be done before the next one is due.
-INTERVAL_S = 0.3
+INTERVAL_S = 0.2
 
 
 def measure(quick: bool) -> list[Figure]:
     """All in turns."""
-    ticks = 4 if quick else 15
-    asked = {"jobs": JOBS, "interval": INTERVAL_S, "ticks": ticks}
+    ticks = 10 if quick else 20
+    asked = {"jobs": JOBS, "interval": INTERVAL_S, "ticks": ticks, "warm": 4}
     calls = {
         level: partial(harness.run, harness.jobs("empty"), jobd_log_level=level, **asked)
         for level in ("info", "warning")
