@@ -28,7 +28,8 @@ TICKS_SLACK_S = 1.5
 #: What faulthandler prints.
 DUMP = re.compile(
     r"""Fatal\ Python\ error:.* | Timeout\ \(.*\)! | (Current\ )?[Tt]hread\ 0x[0-9a-f]+.* | \ \ File\ ".*
-    | \ \ <no\ Python\ frame> | \ \ \.\.\. | Extension\ modules:.* | \.\.\. | Python\ runtime\ state:.* | \s*""",
+    | \ \ <no\ Python\ frame> | \ \ Garbage-collecting | \ \ \.\.\.
+    | Extension\ modules:.* | \.\.\. | Python\ runtime\ state:.* | \s*""",
     re.VERBOSE,
 )
 
