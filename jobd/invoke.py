@@ -84,7 +84,7 @@ class Executor:
         coroutines = [run for run in batch if run.of.kind is Kind.COROUTINE]
         if len(coroutines) > STARTED_TOGETHER:
             self._plane.call(self._start_tasks, [[together] for together in _dealt(coroutines, STARTED_TOGETHER)])
-        else:
+        elif coroutines:  # or the plane would be woken up for nothing
             self._plane.call(self._make_task, [coroutines])
         for run in batch:
             if run.of.kind is Kind.FUNCTION:

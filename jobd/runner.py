@@ -223,6 +223,7 @@ class Runner:
     def collect(self) -> None:
         """See off what has ended, where somebody holds the job plane before it could hand that on."""
         if self._ended:
+            self._handing = False  # it may have got lost, too
             self._collect()
 
     def find_ends(self) -> None:
