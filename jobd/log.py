@@ -2,7 +2,7 @@
 
 May import: events, render, sink, output, clock, run (for the run that a line belongs to).
 
-Two structlog pipelines of one processor each end in the same sink: `emit` for the daemon's own events, and the one
+Two structlog loggers end in the same sink: `emit` for the daemon's own events, which need no processor, and the one
 that `structlog.get_logger()` gives to jobs, which also takes what comes through stdlib logging. The daemon's own
 does not depend on structlog's global configuration, so a job that configures structlog for itself does not touch
 it. What is printed, by whomever, comes from `output` and joins in as an event of its own.

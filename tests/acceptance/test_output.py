@@ -291,6 +291,7 @@ def test_what_is_begun_after_the_end_of_a_run_comes_out_in_the_end(launch: Launc
         async def later():
             await asyncio.sleep(0.1)
             print("task", end="")
+            open("task", "w")
         @every("1h")
         async def job():
             global task
@@ -301,11 +302,12 @@ def test_what_is_begun_after_the_end_of_a_run_comes_out_in_the_end(launch: Launc
             def later():
                 time.sleep(0.1)
                 print("thread", end="")
-                open("printed", "w")
+                open("thread", "w")
             threading.Thread(target=lambda: context.run(later)).start()
         """
     )
-    poll((daemon.directory / "printed").exists, "it has printed")
+    for mark in ("task", "thread"):
+        poll((daemon.directory / mark).exists, f"the {mark} has printed")
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
     assert {(line["job"], line["line"]) for line in daemon.events("job.output")} == {
