@@ -12,7 +12,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 def complete() -> None:
     """Open what is closed of stdin, stdout and stderr, so that no pipe of ours ever takes their place."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # it gets the lowest number that is free
+    while (fd := _nowhere()) <= 2:  # it gets the lowest number that is free
         os.set_inheritable(fd, True)
     os.close(fd)
 
@@ -22,7 +22,7 @@ def private(fd: int) -> int:
     try:
         return fcntl(fd, F_DUPFD_CLOEXEC, 3)
     except OSError:  # closed
-        return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        return _nowhere()
 
 
 def opened_anew(fd: int) -> int | None:
@@ -34,3 +34,15 @@ def opened_anew(fd: int) -> int | None:
         return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:  # no /proc, or a pipe of another user's
         return None
+
+
+def _nowhere() -> int:
+    """A descriptor from which nothing comes, and into which nothing goes."""
+    try:
+        return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # an image without /dev
+        import socket  # too heavy for everybody
+
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return ours.detach()

@@ -41,12 +41,14 @@ _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 def line(fields: dict[str, Any]) -> bytes:
     """The fields as one line of JSON, newline included."""
     try:
-        bytes(ROOM_BYTES + ROOM_FACTOR * _chars(fields))  # as in `_dumps`, without the call
-        data = _orjson(fields, default=_unknown, option=_OPTIONS)
-        if len(data) <= LINE_BYTES and (
-            (data.isascii() and b"\x7f" not in data) or len(data := _safe(data)) <= LINE_BYTES
-        ):
-            return data  # escapes make it longer
+        chars = _chars(fields)
+        if chars <= LINE_BYTES:  # else orjson would keep the GIL for nothing
+            bytes(ROOM_BYTES + ROOM_FACTOR * chars)  # as in `_dumps`, without the call
+            data = _orjson(fields, default=_unknown, option=_OPTIONS)
+            if len(data) <= LINE_BYTES and (
+                (data.isascii() and b"\x7f" not in data) or len(data := _safe(data)) <= LINE_BYTES
+            ):
+                return data  # escapes make it longer
     except Exception:
         pass  # there is another way for whatever it was
     return _safe(_dumps(tame(fields), _OPTIONS))
@@ -100,10 +102,10 @@ def _escaped(match: re.Match[bytes]) -> bytes:
     return b"\\u%04x" % ord(match[0].decode())
 
 
-def text(value: object) -> str:
-    """A text for any object: its `str`, or a placeholder where that raises."""
+def text(value: object, chars: int = 2 * TEXT_CHARS) -> str:
+    """A text for any object: its `str`, clipped to so many characters, or a placeholder where that raises."""
     try:
-        return _encodable(str(value))
+        return _encodable(str(value), chars)
     except BaseException as error:
         return f"<{_name(type(value))} whose __str__ raised {_name(type(error))}>"
 
@@ -113,12 +115,16 @@ def printable(value: str) -> str:
     return _COMMANDS.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
 
 
-def clip(value: str, chars: int = TEXT_CHARS) -> str:
-    """The text, or its start and its end and its length if it is longer than `chars`."""
-    if len(value) <= chars:
+def clip(value: str, chars: int = TEXT_CHARS, length: int = 0) -> str:
+    """The text, or its start and its end and its length if it is longer than `chars`.
+
+    Where the middle has been left out already, `length` says how long it was.
+    """
+    length = max(length, len(value))
+    if length <= chars:
         return value
     half = chars // 2
-    return f"{value[:half]} [...{len(value)} characters in all...] {value[-half:]}"
+    return f"{value[:half]} [...{length} characters in all...] {value[-half:]}"
 
 
 def failure(error: BaseException, skip: int = 0) -> dict[str, Any]:
@@ -132,8 +138,8 @@ def failure(error: BaseException, skip: int = 0) -> dict[str, Any]:
     except BaseException as second:
         shown = f"<no traceback: formatting it raised {_name(type(second))}>"
     return {
-        "error": {"type": _full_name(cls), "message": clip(text(error))},
-        "traceback": clip(_encodable(shown), 2 * TEXT_CHARS),
+        "error": {"type": _full_name(cls), "message": text(error, TEXT_CHARS)},
+        "traceback": _encodable(shown),
     }
 
 
@@ -158,9 +164,16 @@ def _full_name(cls: type) -> str:
     return _name(cls) if module == "builtins" else f"{text(module)}.{_name(cls)}"
 
 
-def _encodable(value: str) -> str:
-    """The text with what UTF-8 cannot say (lone surrogates) written out; a subclass's own `encode` is not asked."""
-    return str.encode(value, "utf-8", "backslashreplace").decode()
+def _encodable(value: str, chars: int = 2 * TEXT_CHARS) -> str:
+    """The text, clipped, with what UTF-8 cannot say (lone surrogates) written out; a subclass is not asked to do it.
+
+    The middle of a long one goes first: to encode all of it would keep the GIL.
+    """
+    length = str.__len__(value)
+    if length > chars:
+        half = chars // 2
+        value = str.__getitem__(value, slice(half)) + str.__getitem__(value, slice(-half, None))
+    return clip(str.encode(value, "utf-8", "backslashreplace").decode(), chars, length)
 
 
 def representation(value: object) -> str:
@@ -174,7 +187,9 @@ def representation(value: object) -> str:
 def _unknown(value: object) -> Any:
     """What orjson is told to write for a type that it does not know."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).decode("utf-8", "backslashreplace")
+        data = bytes(value)
+        ends = data if len(data) <= 2 * TEXT_CHARS else data[:TEXT_CHARS] + data[-TEXT_CHARS:]
+        return clip(ends.decode("utf-8", "backslashreplace"), 2 * TEXT_CHARS, len(data))
     if isinstance(value, set | frozenset):
         return list(value)
     if isinstance(value, BaseException):
@@ -216,5 +231,5 @@ def _cut(value: Any) -> Any:
     except BaseException as error:  # a subclass of dict, say, whose items() raises
         return f"<{_name(type(value))} that raised {_name(type(error))}>"
     if isinstance(plain, str):
-        return clip(plain, 2 * TEXT_CHARS)
+        return plain
     return clip(data.decode()) if len(data) > TEXT_CHARS else plain

@@ -31,6 +31,18 @@ def assert_goes_on(daemon: Daemon, *jobs: str) -> None:
         daemon.wait_for("run.finished", job=job, outcome="succeeded", count=before + 3)
 
 
+@pytest.mark.parametrize("streams", ["", "exec <&-", "exec <&- 2>&-"], ids=["open", "no stdin", "only stdout"])
+def test_a_machine_without_dev_null(launch: Launcher, streams: str) -> None:
+    """An image that somebody made by hand may have no /dev."""
+    if os.getuid() != 0:
+        pytest.skip("to hide /dev needs root")
+    hidden = f'mount -t tmpfs none /dev\n{streams}\nexec "$0" "$@"'
+    daemon = launch(HONEST, program=("unshare", "--mount", "sh", "-ec", hidden, JOBD))
+    assert_goes_on(daemon)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
 # Memory: the limit lies so and so many MB above what the daemon has when it loads its jobs. Python prints to stderr
 # what it has no memory to hand to us, so that is not looked at here.
 

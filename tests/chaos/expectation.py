@@ -74,10 +74,16 @@ def expectation(plan: Plan) -> Expectation:
         beating=_beating(plan),
         may_dump_stacks=_sends_sigquit(plan) or cut_off,
         may_show_last_words=cut_off or Effect.LOSES_LINES in effects,
-        may_leave_children=Effect.CRASHES in effects
-        and bool(effects & (Effect.LEAVES_CHILDREN | Effect.LEAVES_COPIES)),
+        may_leave_children=_may_leave_children(effects),
         may_leave=tuple(entry.orphans for entry in plan.entries if entry.orphans),
     )
+
+
+def _may_leave_children(effects: Effect) -> bool:
+    """After a crash; or where the guard hears nothing, and without a descriptor nobody sees them in /proc."""
+    blind = Effect.CLOSES_DESCRIPTORS in effects and Effect.TAKES_DESCRIPTORS in effects
+    leaves = bool(effects & (Effect.LEAVES_CHILDREN | Effect.LEAVES_COPIES))
+    return blind or (leaves and Effect.CRASHES in effects)
 
 
 def _exits(plan: Plan, may_abandon: bool) -> frozenset[int]:

@@ -78,6 +78,9 @@ class Effect(Flag):
     FLOODS = auto()
     #: Takes the log away.
     LOSES_LINES = auto()
+    #: Takes all descriptors that are left; or closes those of others, so that the guard is not heard any more.
+    TAKES_DESCRIPTORS = auto()
+    CLOSES_DESCRIPTORS = auto()
     #: Leaves children behind, which only a crash of the daemon excuses.
     LEAVES_CHILDREN = auto()
     #: Leaves forked copies of the daemon. They hold pipes open, so that `subprocess` may wait for them in other jobs.
@@ -720,7 +723,7 @@ def disarms_the_fence() -> None:
     faulthandler.unregister(signal.SIGQUIT)
 
 
-@entry(Effect.STARVES, ends=FAILED, intervals=ONCE)
+@entry(Effect.STARVES | Effect.TAKES_DESCRIPTORS, ends=FAILED, intervals=ONCE)
 def uses_up_the_descriptors() -> NoReturn:
     """All that are to be had."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -741,7 +744,12 @@ def asks_for_huge_stacks() -> None:
     threading.stack_size(1 << 40)
 
 
-@entry(Effect.STARVES | Effect.LOSES_LINES | Effect.REFUSES, exits=(70,), intervals=ONCE, weight=0.2)
+@entry(
+    Effect.STARVES | Effect.LOSES_LINES | Effect.REFUSES | Effect.CLOSES_DESCRIPTORS,
+    exits=(70,),
+    intervals=ONCE,
+    weight=0.2,
+)
 def closes_every_descriptor() -> None:
     """As code that makes a daemon of its own does."""
     os.closerange(3, 256)

@@ -47,6 +47,8 @@ def test_the_log_goes_on_when_journald_is_restarted(jobd: Service) -> None:
     jobd.systemctl("stop")
     log = jobd.log()
     ticks = [line["tick"] for line in log if line["event"] == "run.started"]
-    skipped = sum(line["count"] for line in log if line["event"] == "tick.skipped")
-    assert len(ticks) + skipped == max(ticks) + 1
+    for line in log:
+        if line["event"] == "tick.skipped":
+            ticks += range(line["tick"], line["tick"] + line["count"])
+    assert sorted(ticks) == list(range(len(ticks)))
     assert log[-1]["event"] == "daemon.stopped"

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import tracemalloc
 from collections import UserDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -212,6 +213,19 @@ def test_what_is_clipped_says_how_long_it_was() -> None:
     assert said["text"].startswith("aaa")
     assert said["text"].endswith("zzz")
     assert "300000 characters" in said["text"]
+
+
+@pytest.mark.parametrize("huge", ["x" * 10**7, "\udc80" * 10**7, b"\xff" * 10**7], ids=["plain", "lone", "bytes"])
+def test_only_what_is_shown_of_a_huge_value_is_encoded(huge: str | bytes) -> None:
+    """All of it would hold the GIL, and with it both planes."""
+    tracemalloc.start()
+    try:
+        said = check(render.line({"event": "x", "value": huge}))
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "10000000 characters" in said["value"]
+    assert taken < 2_000_000
 
 
 def test_the_first_fields_survive() -> None:
