@@ -16,8 +16,8 @@ _LACKS = {
     errno.ENFILE: "descriptors",
     errno.EAGAIN: "threads",
 }
-#: What CPython says where it has found no memory to say that it has found none.
-_NO_EXCEPTION = "error return without exception set"
+#: What CPython says where it has found no memory to say that it has found none; what it was doing stands before that.
+_NO_EXCEPTION = ("error return without exception set", "returned NULL without setting an exception")
 #: As much as Python takes from the system at once for small objects, and room for a long line of the log.
 RESERVE_BYTES = 2 * 1024 * 1024
 
@@ -26,7 +26,7 @@ def lacking(error: BaseException) -> str | None:
     """``memory``, ``descriptors``, ``threads`` or ``stack``: what was lacking; None for an error of another kind."""
     if isinstance(error, MemoryError):
         return "memory"
-    if isinstance(error, SystemError) and error.args == (_NO_EXCEPTION,):  # CPython had none to make one
+    if isinstance(error, SystemError) and str(error).endswith(_NO_EXCEPTION):  # CPython had none to make one
         return "memory"
     if isinstance(error, RecursionError):  # a job has lowered the limit, which holds for every thread
         return "stack"
