@@ -1,8 +1,8 @@
 """The one place where time comes in. Imports nothing of ours.
 
-Everything is scheduled and measured on the monotonic clock; people read wall-clock time. A `Clock` holds the
-difference of the two, so that ticks that lie on an exact grid are shown on an exact grid. The difference is
-measured anew only when the wall clock has been set or has slewed away by more than `STEP_NS`.
+Everything is measured on the monotonic clock; people read wall-clock time. A `Clock` holds the difference of the two.
+It holds it twice: as it was when it was last off by more than `STEP_NS`, so that ticks that lie on an exact grid are
+shown on an exact grid; and as it is, for ticks that lie on the wall clock itself.
 
 Tricky: a job may put other functions into the module `time`, or into every module that has imported one from there,
 as libraries do that freeze time for tests. `Real` keeps Python's own where nobody looks for them.
@@ -15,6 +15,12 @@ from functools import lru_cache, partial
 
 #: A wall clock that is further off than this has been set; below it, the grid is worth more than the correction.
 STEP_NS = 100_000_000
+#: How finely ticks on the wall clock follow it. The two clocks are slewed alike, so what differs was a step.
+FINE_NS = 1_000_000
+#: A measurement during which so much time has passed is made again, a few times.
+_QUICK_NS = 50_000
+#: Longer than any measurement takes.
+_LONG_NS = 10**18
 
 _SECOND_NS = 1_000_000_000
 
@@ -32,17 +38,42 @@ class Clock:
     """Tells the wall-clock time of instants on the monotonic clock."""
 
     def __init__(self) -> None:
-        self._offset_ns = Real.time_ns() - Real.monotonic_ns()
+        self._offset_ns = self._exact_ns = _measured_ns()
 
-    def watch(self) -> None:
-        """Follow the wall clock if it has been set since the last look."""
-        offset_ns = Real.time_ns() - Real.monotonic_ns()
+    def watch(self) -> int:
+        """Follow the wall clock if it has been set; by how many nanoseconds it was, since the last look."""
+        offset_ns = _measured_ns()
+        step_ns = offset_ns - self._exact_ns
         if abs(offset_ns - self._offset_ns) > STEP_NS:
             self._offset_ns = offset_ns
+        if abs(step_ns) <= FINE_NS:
+            return 0
+        self._exact_ns = offset_ns
+        return step_ns
 
     def wall_ns(self, instant: float) -> int:
-        """Nanoseconds since the epoch at `instant`, in monotonic seconds."""
+        """Nanoseconds since the epoch at `instant`, in monotonic seconds; equal steps stay equal."""
         return self._offset_ns + round(instant * _SECOND_NS)
+
+    def exact_ns(self, instant: float) -> int:
+        """The same, by the wall clock as it stood at the last look."""
+        return self._exact_ns + round(instant * _SECOND_NS)
+
+    def instant(self, wall_ns: int) -> float:
+        """When the wall clock shows that, in monotonic seconds, if nobody sets it meanwhile."""
+        return (wall_ns - self._exact_ns) / _SECOND_NS
+
+
+def _measured_ns() -> int:
+    """By how much the wall clock is ahead of the monotonic one; something may come in between the two looks."""
+    shortest_ns, ahead_ns = _LONG_NS, 0
+    for _ in range(4):
+        before, wall, after = Real.monotonic_ns(), Real.time_ns(), Real.monotonic_ns()
+        if after - before < shortest_ns:
+            shortest_ns, ahead_ns = after - before, wall - before
+        if shortest_ns < _QUICK_NS:
+            break
+    return ahead_ns
 
 
 _MICROSECONDS = "%06dZ"

@@ -1,6 +1,6 @@
 """From schedules to ticks: wakes up when a tick is due, and offers it.
 
-May import: job, clock, agenda. Runs on the control loop and on its time only, so a test can run
+May import: job, line, clock, agenda. Runs on the control loop and on its time only, so a test can run
 a day in a moment.
 
 After a stall it finds several ticks of one job due: it offers them as one row, and keeps the phase.
@@ -11,12 +11,13 @@ made stays in `_rows` until it has been taken, and a line moves on in the same s
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from jobd import clock
 from jobd.agenda import Agenda
 from jobd.job import Due, Job
+from jobd.line import Line, OnTheWall, line_of
 
 #: Rows offered in one turn of the loop, so that the first of many jobs due together need not wait for the last.
 ROWS_PER_TURN = 64
@@ -24,45 +25,67 @@ ROWS_PER_TURN = 64
 #: ends early by more than that, and a short one follows.
 EARLY = 0.002
 LONG_WAIT_S = 0.1
-
-
-@dataclass(slots=True, eq=False)
-class _Line:
-    """Where one job is on its grid."""
-
-    job: Job
-    anchor: float
-    tick: int = 0
-
+#: Where nobody tells when the wall clock is set, it is looked at so often, if the ticks of any job lie on it.
+LOOK_AT_CLOCK_S = 10.0
 
 #: In the order of what is due next: its instant, the order of the jobs, and the job's line. A tuple, because the heap
 #: compares those without a call into Python.
-_Entry = tuple[float, int, _Line]
+_Entry = tuple[float, int, Line]
 
 
 class Spawner:
     """Offers every tick of every job, in the order in which they are due."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wall: clock.Clock, offer: Callable[[list[Due]], None]) -> None:
-        """Offer rows of due ticks by calling `offer` on `loop`.
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wall: clock.Clock,
+        offer: Callable[[list[Due]], None],
+        tell_step: Callable[[float], None] = lambda step_s: None,
+    ) -> None:
+        """Offer rows of due ticks by calling `offer` on `loop`, and `tell_step` by how much the wall clock was set.
 
         Where `offer` raises, it has removed from the list what it has taken.
         """
         self._loop = loop
         self._wall = wall
         self._offer = offer
+        self._tell_step = tell_step
         self._lines: list[_Entry] = []
         self._in_order = True
         self._rows: list[Due] = []
         self._offering = False
         self._agenda = Agenda(loop)
+        #: The next tick of each job that there was; its numbers go on if it comes back.
+        self._numbers: dict[str, int] = {}
+        self._set_ns = 0  # by how much the wall clock was set, while the lines do not know of it
+        #: Whether the ticks of any job lie on the wall clock.
+        self.on_wall = False
+        #: By which part of its length a long wait is shortened.
+        self.early = EARLY
+        #: Whether somebody calls `look_at_clock` when the wall clock has been set.
+        self.is_told_of_clock = False
 
     def start(self, jobs: Iterable[Job]) -> None:
-        """From here on each job has its ticks; tick 0 of each is due now, and offered in the loop's next turn."""
+        """From here on each job has its ticks; those that are due now are offered in the loop's next turn.
+
+        Called again, it changes the jobs: one that has the same schedule as before keeps its place on its grid.
+        """
+        self._take_due()
         now = self._loop.time()
-        self._lines = [(job.schedule.due(0, now), order, _Line(job, now)) for order, job in enumerate(jobs)]
-        self._in_order = False
+        lines = {line.job.name: line for _, _, line in self._lines}
+        numbers = self._numbers | {name: line.tick for name, line in lines.items()}
+        following = [self._line(job, lines.get(job.name), numbers, now) for job in jobs]
+        self._lines = [(line.due, order, line) for order, line in enumerate(following)]
+        self._numbers, self._in_order = numbers, False
+        self.on_wall = any(isinstance(line, OnTheWall) for line in following)
         self._agenda.after(0, "ticks", self._wake)
+
+    def _line(self, job: Job, line: Line | None, numbers: dict[str, int], now: float) -> Line:
+        if line is None or line.job.schedule != job.schedule:
+            return line_of(job, now, self._wall, numbers.get(job.name, 0))
+        line.take(job)
+        return line
 
     def resume(self) -> None:
         """Go on after a lack of memory, wherever that has come in between."""
@@ -72,18 +95,46 @@ class Spawner:
         """Offer nothing more; what is due by now and was not offered. Asked again, what is left in that list."""
         self._agenda.clear()
         if not self._offering:
-            self._take_due(len(self._lines) + len(self._rows))
+            self._put_off_no_more()
+            self._take_due()
         self._lines.clear()
         return [] if self._offering else self._rows
 
+    def _put_off_no_more(self) -> None:
+        """Have runs that jitter puts off due at once, where their tick has come."""
+        for _, _, line in self._lines:
+            line.put_off_no_more()
+        self._lines = [(line.due, order, line) for _, order, line in self._lines]
+        self._in_order = False
+
+    def look_at_clock(self) -> None:
+        """Somebody has set the wall clock."""
+        self._agenda.after(0, "ticks", self._wake)
+
     def _wake(self) -> None:
-        self._wall.watch()
+        self._follow_clock()
         self._take_due(ROWS_PER_TURN)
         if self._rows:
             self._offer_rows()
         if self._lines:
             wait = self._lines[0][0] - self._loop.time()
-            self._agenda.after(wait * (1 - EARLY) if wait > LONG_WAIT_S else wait, "ticks", self._wake)
+            wait = wait * (1 - self.early) if wait > LONG_WAIT_S else wait
+            if self.on_wall and not self.is_told_of_clock:
+                wait = min(wait, LOOK_AT_CLOCK_S)
+            self._agenda.after(wait, "ticks", self._wake)
+
+    def _follow_clock(self) -> None:
+        self._set_ns += self._wall.watch()
+        if not self._set_ns:
+            return
+        now = self._loop.time()
+        for _, _, line in self._lines:
+            line.place = line.clock_was_set(self._set_ns, now)
+        self._lines = [(line.due, order, line) for _, order, line in self._lines]
+        self._in_order = False
+        if abs(self._set_ns) > clock.STEP_NS:
+            self._tell_step(self._set_ns / 1e9)
+        self._set_ns = 0
 
     def _offer_rows(self) -> None:
         self._offering = True
@@ -93,28 +144,18 @@ class Spawner:
         finally:
             self._offering = False
 
-    def _take_due(self, most: int) -> None:
+    def _take_due(self, most: float = math.inf) -> None:
         now = self._loop.time()
         if not self._in_order:
             heapq.heapify(self._lines)
             self._in_order = True
         while self._lines and self._lines[0][0] <= now and len(self._rows) < most:
-            due, order, line = self._lines[0]
-            row, next_due = self._row(line, due, now)
-            entry = (next_due, order, line)
-            self._rows.append(row)
-            line.tick, self._lines[0] = row.last + 1, entry
+            _, order, line = self._lines[0]
+            row, place, due = line.look(now)
+            entry = (due, order, line)
+            if row is not None:
+                self._rows.append(row)
+            line.place, self._lines[0] = place, entry
             self._in_order = False  # until that has come to its end
             heapq.heapreplace(self._lines, entry)
             self._in_order = True
-
-    def _row(self, line: _Line, due: float, now: float) -> tuple[Due, float]:
-        """The ticks of the line from the one that is due at `due` to the last that is due now, and when the next is."""
-        schedule, anchor, last = line.job.schedule, line.anchor, line.tick
-        next_due = schedule.due(last + 1, anchor)
-        if next_due <= now:
-            last = schedule.latest(last + 1, anchor, now)
-            due, next_due = schedule.due(last, anchor), schedule.due(last + 1, anchor)
-        # The grid is shown from its anchor, in whole nanoseconds: as exact as it is.
-        scheduled_ns = self._wall.wall_ns(anchor) + schedule.offset_ns(last)
-        return Due(line.job, line.tick, last, due, scheduled_ns), next_due

@@ -10,6 +10,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from jobd.job import Due, Job
+from jobd.schedule import Every
 from jobd.spawner import ROWS_PER_TURN, Spawner
 
 from .helpers import job_of
@@ -229,5 +230,6 @@ def test_every_tick_is_offered_exactly_once_whatever_stalls(
         for job in jobs:
             ticks = [tick for row in rows[job] for tick in range(row.first, row.last + 1)]
             assert ticks == list(range(len(ticks)))
+            assert isinstance(job.schedule, Every)
             assert job.schedule.due(len(ticks) - 1, 0) <= loop.time() < job.schedule.due(len(ticks), 0)
             assert all(row.due == job.schedule.due(row.last, 0) for row in rows[job])

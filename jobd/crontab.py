@@ -1,0 +1,137 @@
+"""Schedules as `crontab(5)` writes them, in a time zone.
+
+May import: nothing of ours. Parsing and iterating is `cronsim`'s, which keeps to Debian's cron. What happens when the
+clocks change is decided here, for five fields and for six: where hour and minute are fixed, a time that the change
+leaves out comes at the first moment after it, and one that comes twice counts once. Where either has a star, the job
+follows the clock: a repeated hour repeats its ticks.
+
+Tricky: a schedule keeps its place, because to find the next tick from there costs a tenth of beginning anew. It is
+asked from one thread only. And this file cannot be called `cron`: once it is imported, ``from jobd import cron`` would
+give the file and not the decorator.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, available_timezones
+
+from cronsim import CronSim
+
+_SECOND_NS = 1_000_000_000
+#: What crontab(5) knows by a name.
+_MACROS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+HOW_TO_WRITE = (
+    'write minute, hour, day of the month, month and day of the week, as in "30 3 * * mon-fri", or seconds before them'
+)
+#: Ticks that were missed are counted one by one up to here; of what lies between that and the last, nobody knows.
+MOST_COUNTED = 1000
+
+
+class Cron:
+    """A tick whenever the wall clock of the time zone matches the expression."""
+
+    #: As `cron(8)` has it: a change of less than three hours is taken for one that is made up for.
+    forgets_ns = 3 * 3600 * _SECOND_NS
+
+    def __init__(self, expression: str, timezone: str | None = None) -> None:
+        """Raises `ValueError` for an expression or a time zone that is none, with what would be right."""
+        self.expression = " ".join(expression.split())
+        self.timezone = timezone
+        self._zone = _zone(timezone)
+        self._fields = _MACROS.get(self.expression.lower(), self.expression)
+        self._place: tuple[int, Iterator[int]] | None = None
+        parts = self._fields.split()
+        self._fixed = len(parts) in (5, 6) and not any(part.startswith("*") for part in parts[-5:-3])
+        try:
+            self.after(0)
+        except StopIteration:
+            raise ValueError(f"never comes; {HOW_TO_WRITE}") from None
+        except Exception as error:
+            raise ValueError(f"is no cron expression ({str(error).lower()}); {HOW_TO_WRITE}") from None
+
+    def after(self, instant_ns: int) -> int:
+        """The first tick after the instant."""
+        place, self._place = self._place, None
+        ticks = place[1] if place and place[0] == instant_ns else self._ticks(instant_ns)
+        found = next(tick for tick in ticks if tick > instant_ns)  # what a change of the clocks moves may coincide
+        self._place = (found, ticks)
+        return found
+
+    def latest(self, first_ns: int, now_ns: int) -> tuple[int, int]:
+        """The last tick due by now, and how many ticks after `first_ns` it comes, `MOST_COUNTED` at most."""
+        last, count = first_ns, 0
+        while count < MOST_COUNTED and (following := self.after(last)) <= now_ns:
+            last, count = following, count + 1
+        if count == MOST_COUNTED:
+            last = self._last_before(now_ns, (last - first_ns) // count)
+        return last, count
+
+    def newest(self, first_ns: int, now_ns: int, most: int) -> tuple[int, int]:
+        """The first of the newest `most` ticks due by now, and how many ticks after `first_ns` it comes.
+
+        Where there are more than can be counted, that is the last one alone.
+        """
+        last_ns, count = self.latest(first_ns, now_ns)
+        if count == MOST_COUNTED:
+            return last_ns, count
+        older = max(0, count - most + 1)
+        for _ in range(older):
+            first_ns = self.after(first_ns)
+        return first_ns, older
+
+    def _last_before(self, now_ns: int, gap_ns: int) -> int:
+        """The last tick due by now, looked for from so many gaps before that one is there."""
+        while (last := self.after(now_ns - gap_ns)) > now_ns:
+            gap_ns *= 2
+        while (following := self.after(last)) <= now_ns:
+            last = following
+        return last
+
+    def _ticks(self, instant_ns: int) -> Iterator[int]:
+        start = datetime.fromtimestamp(instant_ns // _SECOND_NS, self._zone)
+        if not self._fixed:
+            return (_ns(tick) for tick in CronSim(self._fields, start))
+        # Iterated without a zone, so that each local time comes once; then it is found in the zone.
+        return (_ns(_real(tick, self._zone)) for tick in CronSim(self._fields, start.replace(tzinfo=None)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cron) and (self.expression, self.timezone) == (other.expression, other.timezone)
+
+    def __hash__(self) -> int:
+        return hash((self.expression, self.timezone))
+
+    def __str__(self) -> str:
+        return f"cron {self.expression} {self.timezone or 'UTC'}"
+
+
+def _real(local: datetime, zone: tzinfo) -> datetime:
+    """The local time in its zone, for the first time; the first moment after a gap that it falls into."""
+    at = local.replace(tzinfo=zone)
+    while at.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != local:
+        local += timedelta(minutes=1)
+        at = local.replace(tzinfo=zone)
+    return at
+
+
+def _ns(instant: datetime) -> int:
+    return int(instant.timestamp()) * _SECOND_NS
+
+
+def _zone(name: str | None) -> tzinfo:
+    if name is None or name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except Exception:  # not there, no file name, no file
+        import difflib
+
+        near = difflib.get_close_matches(str(name), available_timezones(), n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else "write one like Europe/Berlin"
+        raise ValueError(f"timezone {name!r} is no time zone that this machine knows; {hint}") from None

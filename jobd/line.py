@@ -1,0 +1,228 @@
+"""Where one job is on its grid: which tick comes next, when, and which are due by now.
+
+May import: job, policy, schedule, clock. Nothing here waits.
+
+A line looks without moving: `look` says what is due and where the line would be then, and whoever takes that puts it
+there. So memory may run out in between, and no tick is lost or comes twice.
+
+Tricky: jitter puts a tick's run off and never the tick. By how much follows from the line and the number of the tick,
+so nothing has to be remembered; it is less than the gap to the next tick, so runs stay in order.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jobd.clock import Clock
+from jobd.job import Due, Job
+from jobd.policy import Missed
+from jobd.schedule import Every, OnWall
+
+#: Where a job wants a run for each missed tick, so many of them have one at most.
+LATE_RUNS = 1000
+#: Stretches of time that a wall clock has shown before it was set back, so many at most.
+_STRETCHES = 8
+
+
+class Look(NamedTuple):
+    """What a line has seen."""
+
+    #: The ticks that are due; None if there are none yet.
+    row: Due | None
+    #: Where the line is once that row has been taken.
+    place: Any
+    #: When its next run is due then, in monotonic seconds.
+    due: float
+
+
+class Line:
+    """The ticks of one job."""
+
+    __slots__ = ("_salt", "job", "place")
+
+    def __init__(self, job: Job) -> None:
+        self.place: Any = None
+        self.take(job)
+
+    def take(self, job: Job) -> None:
+        """Be the line of this job from here on, which has the same schedule."""
+        self.job = job
+        self._salt = random.getrandbits(60) if job.policies.jitter else 0
+
+    @property
+    def tick(self) -> int:
+        """The number of the next tick."""
+        raise NotImplementedError
+
+    @property
+    def due(self) -> float:
+        """When the next run is due, in monotonic seconds."""
+        raise NotImplementedError
+
+    def look(self, now: float) -> Look:
+        """What is due at `now`, in monotonic seconds."""
+        raise NotImplementedError
+
+    def clock_was_set(self, step_ns: int, now: float) -> Any:
+        """Where the line is, now that somebody has set the wall clock."""
+        return self.place
+
+    def put_off_no_more(self) -> None:
+        """From here on a run is due at its tick's instant."""
+        self._salt = 0
+
+    def _put_off_s(self, tick: int, gap_s: float) -> float:
+        jitter_s = self.job.policies.jitter
+        if not jitter_s:
+            return 0.0
+        chance = (hash((self._salt, tick)) & 0xFFFFFF) / 0x1000000
+        return chance * min(jitter_s, gap_s)
+
+
+class Steady(Line):
+    """Ticks at regular intervals from an anchor on the monotonic clock; the place is the number of the next tick."""
+
+    __slots__ = ("_anchor", "_wall")
+
+    def __init__(self, job: Job, now: float, wall: Clock, tick: int = 0) -> None:
+        """The tick of this number is due now."""
+        super().__init__(job)
+        self.place = tick
+        self._wall = wall
+        self._anchor = now - tick * self._schedule.interval_s
+
+    @property
+    def _schedule(self) -> Every:
+        schedule: Every = self.job.schedule  # type: ignore[assignment]
+        return schedule
+
+    @property
+    def tick(self) -> int:
+        """The number of the next tick."""
+        number: int = self.place
+        return number
+
+    @property
+    def due(self) -> float:
+        """When the next run is due."""
+        return self._run_due(self.place)
+
+    def _run_due(self, tick: int) -> float:
+        due = self._schedule.due(tick, self._anchor)
+        return due + self._put_off_s(tick, self._schedule.interval_s) if self._salt else due
+
+    def look(self, now: float) -> Look:
+        """What is due at `now`."""
+        schedule, anchor, first = self._schedule, self._anchor, self.place
+        last = first
+        due, next_due = schedule.due(first, anchor), self._run_due(first + 1)
+        if next_due <= now:
+            last = self._last(first, now)
+            due, next_due = schedule.due(last, anchor), self._run_due(last + 1)
+        # The grid is shown from its anchor, in whole nanoseconds: as exact as it is.
+        scheduled_ns = self._wall.wall_ns(anchor) + schedule.offset_ns(last)
+        put_off_s = self._run_due(last) - due if self._salt else 0.0
+        return Look(Due(self.job, first, last, due, scheduled_ns, put_off_s), last + 1, next_due)
+
+    def _last(self, first: int, now: float) -> int:
+        last = self._schedule.latest(first, self._anchor, now)
+        if last > first and self._run_due(last) > now:  # put off
+            last -= 1
+        return max(first, last - LATE_RUNS + 1) if self.job.policies.missed is Missed.ALL else last
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a line is on the wall clock."""
+
+    tick: int
+    instant_ns: int
+    #: From when to when it has ticked since the clock was set last; and before that, stretch by stretch.
+    ticked: tuple[int, int] | None = None
+    before: tuple[tuple[int, int], ...] = ()
+
+
+class OnTheWall(Line):
+    """Ticks at instants of the wall clock, which somebody may set.
+
+    Set ahead, it makes the ticks that it has passed over due. Set back, it makes none come twice: what it has shown
+    already is passed over, unless it was so far off that it must have been wrong.
+    """
+
+    __slots__ = ("_wall",)
+
+    def __init__(self, job: Job, now: float, wall: Clock, tick: int = 0) -> None:
+        """The tick of this number is the first one after now."""
+        super().__init__(job)
+        self._wall = wall
+        self.place = _Place(tick, self._schedule.after(wall.exact_ns(now) - 1))
+
+    @property
+    def _schedule(self) -> OnWall:
+        schedule: OnWall = self.job.schedule  # type: ignore[assignment]
+        return schedule
+
+    @property
+    def tick(self) -> int:
+        """The number of the next tick."""
+        number: int = self.place.tick
+        return number
+
+    @property
+    def due(self) -> float:
+        """When the next run is due, if nobody sets the clock."""
+        return self._run_due(self.place.tick, self.place.instant_ns)
+
+    def _run_due(self, tick: int, instant_ns: int) -> float:
+        due = self._wall.instant(instant_ns)
+        if not self._salt:
+            return due
+        return due + self._put_off_s(tick, (self._schedule.after(instant_ns) - instant_ns) / 1e9)
+
+    def look(self, now: float) -> Look:
+        """What is due at `now`."""
+        place: _Place = self.place
+        due = self.due
+        if due > now:
+            return Look(None, place, due)
+        last_ns, last = self._last(place.instant_ns, place.tick, now)
+        after_ns = self._next(last_ns, place.before)
+        while self._run_due(last + 1, after_ns) <= now and self.job.policies.missed is not Missed.ALL:
+            last_ns, last = self._last(after_ns, last + 1, now)  # behind a stretch that has been passed over
+            after_ns = self._next(last_ns, place.before)
+        ticked = (place.ticked[0] if place.ticked else place.instant_ns, last_ns)
+        at = self._wall.instant(last_ns)
+        row = Due(self.job, place.tick, last, at, last_ns, self._run_due(last, last_ns) - at if self._salt else 0.0)
+        following = _Place(last + 1, after_ns, ticked, place.before)
+        return Look(row, following, self._run_due(last + 1, after_ns))
+
+    def _last(self, first_ns: int, first: int, now: float) -> tuple[int, int]:
+        """The last tick due by `now`, and its number, where that of `first_ns` is known to be."""
+        last_ns, count = self._schedule.latest(first_ns, self._wall.exact_ns(now))
+        if count and self._run_due(first + count, last_ns) > now:  # put off
+            last_ns, count = self._schedule.latest(first_ns, last_ns - 1)
+        if self.job.policies.missed is Missed.ALL:
+            last_ns, count = self._schedule.newest(first_ns, last_ns, LATE_RUNS)
+        return last_ns, first + count
+
+    def _next(self, instant_ns: int, before: tuple[tuple[int, int], ...]) -> int:
+        following = self._schedule.after(instant_ns)
+        while ended_ns := next((last for first, last in before if first <= following <= last), 0):
+            following = self._schedule.after(ended_ns)
+        return following
+
+    def clock_was_set(self, step_ns: int, now: float) -> _Place:
+        """Where the line is, now that the clock has been set by so much."""
+        place: _Place = self.place
+        if step_ns >= 0:
+            return place
+        before = (*place.before, place.ticked) if place.ticked else place.before
+        before = before[-_STRETCHES:] if -step_ns <= self._schedule.forgets_ns else ()
+        return _Place(place.tick, self._next(self._wall.exact_ns(now), before), None, before)
+
+
+def line_of(job: Job, now: float, wall: Clock, tick: int = 0) -> Line:
+    """The line of a job that begins now; its next tick has that number."""
+    make: Callable[[Job, float, Clock, int], Line] = Steady if isinstance(job.schedule, Every) else OnTheWall
+    return make(job, now, wall, tick)

@@ -1,0 +1,177 @@
+"""Lines on the wall clock: nothing comes twice when it is set, and nothing goes without a word."""
+
+import pytest
+
+from jobd.crontab import Cron
+from jobd.job import Job, Kind
+from jobd.line import LATE_RUNS
+from jobd.policy import Missed, Policies
+from jobd.schedule import Aligned
+from jobd.spawner import Spawner
+from jobd.virtual import VirtualLoop, Wall
+
+from .helpers import nothing
+from .test_spawner import Offers
+
+SECOND_NS = 1_000_000_000
+HOUR = 3600.0
+
+
+def wall_job(schedule: Aligned | Cron, name: str = "job", **policies: float) -> Job:
+    """A job on the wall clock."""
+    return Job(name, schedule, nothing, Kind.COROUTINE, "tests:job", Policies(**policies))  # type: ignore[arg-type]
+
+
+class Walled:
+    """A spawner and its wall clock, which starts at one hour and half a second past the epoch."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop = loop
+        self.wall = Wall(round((HOUR + 0.5) * SECOND_NS))
+        self.offers = Offers(loop)
+        self.steps: list[float] = []
+        self.spawner = Spawner(loop, self.wall, self.offers.take, self.steps.append)
+        self.spawner.is_told_of_clock = True
+
+    def set(self, by_s: float) -> None:
+        """Set the wall clock ahead, or back."""
+        self.wall.stepped_ns = round(by_s * SECOND_NS)
+        self.spawner.look_at_clock()
+        self.loop.settle()
+
+    @property
+    def scheduled_s(self) -> list[float]:
+        """The instants of the rows, in seconds past the first hour."""
+        return [row.scheduled_ns / SECOND_NS - HOUR for row in self.offers.rows]
+
+    @property
+    def numbers(self) -> list[tuple[int, int]]:
+        """The ticks of the rows."""
+        return [(row.first, row.last) for row in self.offers.rows]
+
+
+@pytest.fixture
+def walled(loop: VirtualLoop) -> Walled:
+    """A spawner whose wall clock can be set."""
+    return Walled(loop)
+
+
+def test_ticks_lie_on_whole_multiples(walled: Walled) -> None:
+    """Tick 0 is the first one after the start, wherever that lies."""
+    walled.spawner.start([wall_job(Aligned(10.0))])
+    walled.loop.run_until(30)
+    assert walled.scheduled_s == [10, 20, 30]
+    assert walled.numbers == [(0, 0), (1, 1), (2, 2)]
+    assert walled.offers.at == pytest.approx([9.5, 19.5, 29.5])
+    assert all(at >= row.due for at, row in zip(walled.offers.at, walled.offers.rows, strict=True))
+
+
+def test_a_clock_that_is_set_ahead_makes_ticks_due(walled: Walled) -> None:
+    """In one row, at once; and it is told."""
+    walled.spawner.start([wall_job(Aligned(10.0))])
+    walled.loop.run_until(12)
+    walled.set(35)
+    assert (walled.numbers, walled.scheduled_s) == ([(0, 0), (1, 3)], [10, 40])
+    walled.loop.pass_time(10)
+    assert walled.scheduled_s == [10, 40, 50]
+    assert walled.steps == [35]
+
+
+def test_a_clock_that_is_set_back_repeats_nothing(walled: Walled) -> None:
+    """It waits until the clock shows something new."""
+    walled.spawner.start([wall_job(Aligned(10.0))])
+    walled.loop.run_until(32)
+    walled.set(-25)
+    walled.loop.pass_time(40)
+    assert walled.scheduled_s == [10, 20, 30, 40]
+    assert walled.numbers == [(n, n) for n in range(4)]
+    assert walled.steps == [-25]
+
+
+def test_what_the_clock_has_not_shown_before_comes(walled: Walled) -> None:
+    """Set back to before the start: those ticks are new, and only then are those passed over that are not."""
+    walled.spawner.start([wall_job(Aligned(10.0))])
+    walled.loop.run_until(32)
+    walled.set(-55)
+    walled.loop.pass_time(80)
+    assert walled.scheduled_s == [10, 20, 30, -20, -10, 0, 40, 50]
+    assert walled.numbers == [(n, n) for n in range(8)]
+
+
+def test_a_clock_that_was_far_off_was_wrong(walled: Walled) -> None:
+    """The new time holds at once, and what it shows again comes again."""
+    walled.spawner.start([wall_job(Aligned(10.0))])
+    walled.loop.run_until(200)
+    walled.set(-100)
+    walled.loop.pass_time(20)
+    assert walled.scheduled_s[-2:] == [110, 120]
+
+
+def test_cron_makes_up_for_up_to_three_hours(walled: Walled) -> None:
+    """As cron(8) has it: back by two hours repeats nothing."""
+    walled.spawner.start([wall_job(Cron("0 * * * *"))])
+    walled.loop.run_until(3 * HOUR)
+    assert walled.scheduled_s == [HOUR, 2 * HOUR, 3 * HOUR]
+    walled.set(-2 * HOUR)
+    walled.loop.pass_time(3 * HOUR)
+    assert walled.scheduled_s == [HOUR, 2 * HOUR, 3 * HOUR, 4 * HOUR]
+
+
+def test_nobody_tells_when_the_clock_is_set(walled: Walled) -> None:
+    """Then it is looked at now and then."""
+    walled.spawner.is_told_of_clock = False
+    walled.spawner.start([wall_job(Cron("0 * * * *"))])
+    walled.loop.run_until(60)
+    walled.wall.stepped_ns = round(HOUR * SECOND_NS)
+    walled.loop.run_until(75)
+    assert walled.numbers == [(0, 0)]
+
+
+def test_a_job_that_stays_keeps_its_place(walled: Walled) -> None:
+    """A reload with the same schedule: neither the phase nor the numbers change, whatever else does."""
+    walled.spawner.start([wall_job(Aligned(10.0)), wall_job(Aligned(20.0), "gone")])
+    walled.loop.run_until(25)
+    walled.spawner.start([wall_job(Aligned(10.0), jitter=0.0)])
+    walled.loop.run_until(40)
+    assert [row.last for row in walled.offers.rows if row.job.name == "job"] == [0, 1, 2, 3]
+    assert [row.last for row in walled.offers.rows if row.job.name == "gone"] == [0]
+
+
+def test_a_job_that_changes_goes_on_with_its_numbers(walled: Walled) -> None:
+    """Also one that has gone and comes back: no number of a tick is told twice."""
+    walled.spawner.start([wall_job(Aligned(10.0))])
+    walled.loop.run_until(25)
+    walled.spawner.start([])
+    walled.loop.run_until(65)
+    walled.spawner.start([wall_job(Aligned(20.0))])
+    walled.loop.run_until(100)
+    assert walled.numbers == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert walled.scheduled_s == [10, 20, 80, 100]
+
+
+@pytest.mark.parametrize("schedule", [Aligned(10.0), Cron("*/10 * * * * *")], ids=["every", "cron"])
+def test_all_missed_ticks_have_rows_of_their_own(walled: Walled, schedule: Aligned | Cron) -> None:
+    """Where the job wants a run for each: the newest thousand; or the last one, where they cannot be counted."""
+    job = Job("job", schedule, nothing, Kind.COROUTINE, "tests:job", Policies(missed=Missed.ALL))
+    walled.spawner.start([job])
+    walled.loop.run_until(15)
+    walled.loop.stall(40)
+    walled.loop.settle()
+    assert walled.numbers == [(n, n) for n in range(5)]
+    walled.loop.stall(20_000)
+    walled.loop.settle()
+    assert walled.numbers[5][0] == 5
+    assert walled.numbers[5][1] > 900
+    late = [last - first for first, last in walled.numbers[6:]]
+    assert late == ([0] * (LATE_RUNS - 1) if isinstance(schedule, Aligned) else [])
+
+
+def test_jitter_on_the_wall_clock(walled: Walled) -> None:
+    """Late by less than the gap, each tick once."""
+    walled.spawner.start([wall_job(Aligned(10.0), jitter=10.0)])
+    walled.loop.run_until(1000)
+    late = [at - row.due for at, row in zip(walled.offers.at, walled.offers.rows, strict=True)]
+    assert walled.numbers == [(n, n) for n in range(len(late))]
+    assert len(late) in (99, 100)
+    assert 0 <= min(late) < 2 < 8 < max(late) <= 10
+    assert all(row.put_off_s == pytest.approx(l, abs=1e-3) for row, l in zip(walled.offers.rows, late, strict=True))
