@@ -68,10 +68,18 @@ RUN_STARTED = _event(
     job=_JOB, run_id=_RUN_ID, tick="the tick's number, from 0", scheduled_at="the tick's instant",
     lateness_s="actual start minus the tick's instant",
 )  # fmt: skip
+RUN_RETRYING = _event(
+    "run.retrying", "warning", "An attempt has failed or timed out, and the run goes on with another one.",
+    job=_JOB, run_id=_RUN_ID, attempt="which attempt has failed, from 1", delay_s="how long until the next one",
+    error=_ERROR,
+)  # fmt: skip
 RUN_FINISHED = _event(
-    "run.finished", "info", "A run has ended. Error for failed and abandoned, warning for cancelled.",
-    job=_JOB, run_id=_RUN_ID, tick="the tick's number", outcome="`succeeded` `failed` `cancelled` `abandoned`",
-    duration_s="from the start to the end", error=f"on failure, {_ERROR}", traceback=f"on failure, {_TRACEBACK}",
+    "run.finished", "info", "A run has ended. Error for failed, timed_out and abandoned, warning for cancelled.",
+    job=_JOB, run_id=_RUN_ID, tick="the tick's number",
+    outcome="`succeeded` `failed` `timed_out` `cancelled` `abandoned`",
+    duration_s="from the start to the end", attempts="how many there were, if more than one",
+    error=f"on failure, {_ERROR}", traceback=f"on failure, {_TRACEBACK}",
+    exit_status="with what a command or a process has exited", signal="by which signal it was ended, if by one",
 )  # fmt: skip
 RUN_IN_FLIGHT = _event(
     "run.in_flight", "info", "A run in flight, because somebody asked with SIGUSR1.",
@@ -80,8 +88,8 @@ RUN_IN_FLIGHT = _event(
 TICK_SKIPPED = _event(
     "tick.skipped", "warning", "Ticks that no run was started for.",
     job=_JOB, tick="number of the first", count="how many, the first included",
-    reason="`missed`: they came due while the process was stopped, stalled or about to stop; "
-    "`max_running`: as many runs as allowed were in flight",
+    reason="`missed`: they came due while the process was stopped, stalled or about to stop; `overlap`: a run of the "
+    "job was in flight; `max_running`: as many runs as allowed were",
 )  # fmt: skip
 JOB_BLOCKING = _event(
     "job.blocking", "warning", "A coroutine holds the event loop of all coroutine jobs; told again with back-off.",
@@ -119,6 +127,31 @@ SHUTDOWN_ABANDONED = _event(
 CHILDREN_KILLED = _event(
     "children.killed", "warning", "Processes that jobs had left running did not end when they were asked to (SIGTERM).",
     count="number of processes", children="the first 20 of them, as {`pid`, `command`}",
+)  # fmt: skip
+CLOCK_STEPPED = _event(
+    "clock.stepped", "warning", "Somebody has set the wall clock, on which ticks of some jobs lie.",
+    step_s="by how much; less than 0 if back",
+)  # fmt: skip
+LIFESPAN_FAILED = _event(
+    "lifespan.failed", "error", "The lifespan of a module has failed after it had opened, or while it closed.",
+    module="the module", error=_ERROR, traceback=_TRACEBACK,
+)  # fmt: skip
+LIFESPAN_ABANDONED = _event(
+    "lifespan.abandoned", "error", "The lifespans of the jobs' modules had not closed when the time was up.",
+    stack=_STACK,
+)  # fmt: skip
+DAEMON_RELOADED = _event(
+    "daemon.reloaded", "info", "Jobs and settings were read again (SIGHUP), and are in use.",
+    added="names of jobs", changed="likewise", removed="likewise",
+)  # fmt: skip
+RELOAD_WAITING = _event(
+    "reload.waiting", "warning", "A module that is being imported for a reload does not come to its end; told with "
+    "back-off. Nothing has changed so far, and other requests to reload wait.",
+    waited_s="for how long so far", stack=_STACK,
+)  # fmt: skip
+RELOAD_REFUSED = _event(
+    "reload.refused", "error", "Jobs and settings were read again (SIGHUP), and cannot be used: nothing has changed.",
+    faults="number of `config.invalid` lines before this one",
 )  # fmt: skip
 CONFIG_INVALID = _event(
     "config.invalid", "error", "Something in the configuration cannot be used; one line for each fault.",

@@ -1,6 +1,6 @@
 """What a run is: one execution of a job, and what the job itself may know about it.
 
-May import: bell, job, clock. A run is made on the control plane when its tick is due, begins
+May import: bell, job, clock, states. A run is made on the control plane when its tick is due, begins
 on the plane or thread that executes it, and ends once. `current_run` works wherever the context of the run reaches:
 in the job's coroutine, in tasks that it creates, in `asyncio.to_thread`, in the thread of a plain function.
 """
@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobd import clock
 from jobd.bell import Bell
+from jobd.states import Outcome
 
 if TYPE_CHECKING:
     from jobd.job import Job
@@ -73,6 +74,12 @@ class Stopping:
         finally:
             self._wakers.remove(waker)
 
+    def then(self, call: Callable[[], object]) -> None:
+        """Have `call` called when the event is set, in the thread that sets it; now, if it is."""
+        self._wakers.append(call)
+        if self._is_set:
+            call()
+
     def set(self) -> None:
         """Ask the run to come to an end; jobd does this itself when it begins to drain. From any thread, at once."""
         self._is_set = True
@@ -81,6 +88,16 @@ class Stopping:
                 wake()
             except RuntimeError:  # RACE: a loop of the job's own that has been closed meanwhile needs no waking
                 pass
+
+
+class Child(Protocol):
+    """A process that executes a run."""
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+
+    def place(self) -> list[str]:
+        """What there is to say of where it stands."""
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -92,22 +109,31 @@ class Run:
 
     __slots__ = (
         "_stopping",
+        "attempt",
+        "attempt_at",
         "begun",
         "body",
+        "cancel_as",
         "cancelled",
+        "dropped",
         "due",
         "ended",
         "ending",
         "entered",
         "first_tick",
         "handed_over",
+        "key",
         "of",
         "printed",
+        "put_off_s",
+        "resting",
         "run_id",
         "scheduled_ns",
         "started",
         "stop_asked",
         "tick",
+        "timer",
+        "why_skipped",
     )
 
     def __init__(self, of: "Job", run_id: str, first_tick: int, tick: int) -> None:
@@ -130,10 +156,26 @@ class Run:
         #: How it ended, as `invoke` tells it.
         self.ending: Any = None
         self.scheduled_ns = 0
-        #: What executes it: a task, or a thread by its `threading.get_ident`.
-        self.body: asyncio.Task[None] | int | None = None
-        #: Whether jobd has cancelled it; set by whoever executes it, so that its outcome can be told truthfully.
-        self.cancelled = False
+        #: By how much the job's jitter has put it off, in seconds.
+        self.put_off_s = 0.0
+        #: Why the ticks before its own that it stands for had no run: ``missed`` or ``overlap``.
+        self.why_skipped = "missed"
+        #: Under which key it is offered.
+        self.key = of.name
+        #: Whether its ticks have been skipped in the last moment, so that it never begins.
+        self.dropped = False
+        #: Which attempt this is, from 1, and when it began; and whether it rests between two of them.
+        self.attempt = 1
+        self.attempt_at = 0.0
+        self.resting = False
+        #: What is to be done about it at some instant: its timeout, or its next attempt.
+        self.timer: Any = None
+        #: What executes it: a task, a thread by its `threading.get_ident`, or a process.
+        self.body: asyncio.Task[None] | int | Child | None = None
+        #: The outcome that it has if it ends because jobd cancels it.
+        self.cancel_as: Outcome | None = None
+        #: The same, once it has been cancelled; set by whoever executes it, so that its outcome is told truthfully.
+        self.cancelled: Outcome | None = None
         self.stop_asked = False
         #: What it has printed since its last end of a line, by thread and stream: what cuts that into lines.
         self.printed: dict[tuple[int, str, str], Any] | None = None
@@ -166,6 +208,15 @@ class Run:
         # RACE: an event made meanwhile either is seen here or sees `stop_asked`.
         if self._stopping is not None:
             self._stopping.set()
+
+    def rest(self, timer: Any) -> None:
+        """Be as before the first attempt, but for the number; `timer` wakes it up."""
+        self.attempt += 1
+        self.timer, self.resting, self.handed_over = timer, True, -1.0
+        self.begun = self.entered = self.stop_asked = False
+        self._stopping = None
+        self.body = self.cancelled = self.cancel_as = None
+        self.ended = 0.0
 
     @property
     def scheduled(self) -> str:

@@ -1,14 +1,14 @@
 """From ticks to runs: which due ticks become runs, which runs are in flight, and how each ended.
 
-May import: job, run, invoke, plane, log, events, clock, states, stacks.
+May import: job, policy, run, ending, invoke, flight, admission, attempts, timetable, plane, log, events, clock, states,
+stacks.
 
 A run belongs to the control plane, which offers it; it begins on the thread that executes it, where `_put_in_flight`
 tells `run.started`; it ends on the control plane, where `_finish` tells `run.finished`. So a run has one end, whoever
 is first: its own, or `abandon`.
 
-A run that is offered waits in `_offered` until its plane or thread takes it. Ticks that come due meanwhile (the
-plane is held by another job, say) are added to the row it stands for, so a held plane finds one run for each job
-when it is released, not a burst.
+A run that is offered waits in `_offered` until its plane or thread takes it. Which ticks may have a run is
+`admission`'s to say; timeouts and further attempts are `attempts`'.
 
 Tricky: `_gate` makes "may this run start?" and "run.started" one step, and so "no run starts any more" and what is
 logged after it. Nothing under the gate waits or runs user code.
@@ -17,34 +17,34 @@ logged after it. Nothing under the gate waits or runs user code.
 import asyncio
 import contextvars
 import random
-import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from jobd import clock, events, invoke, log, stacks
-from jobd import run as runs
+from jobd import clock, ending, events, invoke, log, stacks
+from jobd.admission import MANY, Admission
+from jobd.attempts import Attempts
 from jobd.clock import seconds
+from jobd.ending import Ending
+from jobd.flight import Flight, lives
 from jobd.job import Due, Job, Kind
 from jobd.plane import JobPlane
+from jobd.policy import PLAIN
 from jobd.run import Run
 from jobd.states import Outcome
+from jobd.timetable import Timetable
 
 #: How a line about a run ends is told by its outcome.
 _LEVELS = {
     Outcome.SUCCEEDED: "info",
     Outcome.FAILED: "error",
+    Outcome.TIMED_OUT: "error",
     Outcome.CANCELLED: "warning",
     Outcome.ABANDONED: "error",
 }
 _WORDS = {outcome: outcome.value for outcome in Outcome}
-#: How many runs a line about many names.
-_NAMED = 20
-#: From how many runs of one job at once they are said to pile up. Fewer are what overlapping on purpose looks like.
-_MANY = 10
 #: A run that was handed over and has not begun for about so long is handed over again: its thread may have died for
 #: want of memory before its first line. Whoever begins first has the run.
 HANDED_S = 0.5
@@ -62,13 +62,16 @@ class Runner:
         self._loop = loop
         self._plane = plane
         self._log = to
-        self._max_running = max_running
-        self._executor = invoke.Executor(plane, self._begin, self._begin_all, self._end)
+        self._executor = invoke.Executor(plane, to, self._begin, self._begin_all, self._end)
         self._gate = threading.Lock()
         self._closed = False
-        self._offered: dict[Job, Run] = {}
-        self._in_flight: dict[str, Run] = {}
-        self._overlaps: dict[Job, _Overlap] = {}
+        self.flight = Flight(self._gate, plane, loop.time, to)
+        self._in_flight = self.flight.runs
+        self._timetable = Timetable(loop)
+        self._admission = Admission(self._in_flight, self._timetable, to, self._make_room)
+        self._admission.max_running = max_running
+        self._offered = self._admission.offered
+        self._attempts = Attempts(self._timetable, loop.time, to, self._executor.start, self._cancel)
         self._announced = False
         self._handing = False
         #: The run that was abandoned last.
@@ -77,7 +80,6 @@ class Runner:
         self._collecting = False
         #: Empty ones for each plane, because one may not be entered twice at once.
         self._context, self._plane_context = contextvars.Context(), contextvars.Context()
-        self._run_ids = _run_ids()
         self._tell_started = to.teller(events.RUN_STARTED.level)
         self._tell_finished = {outcome: to.teller(level) for outcome, level in _LEVELS.items()}
         #: How many runs ended with each outcome.
@@ -104,30 +106,36 @@ class Runner:
         batch: list[Run] = []
         with self._gate:
             while ticks and not self._closed:
-                self._take(ticks[0], batch)
+                self._admission.take(ticks[0], batch, self._loop.time())
                 del ticks[0]
         self._hand_over(batch)
 
-    def _take(self, row: Due, batch: list[Run]) -> None:
-        run = self._offered.get(row.job)
-        if run is None:
-            if self._full():
-                self._skip(row.job, row.first, row.last, "max_running")
-                return
-            run = Run(row.job, self._run_ids(), row.first, row.last)
-            overlap = self._overlaps.get(row.job) or self._overlaps.setdefault(row.job, _Overlap())
-            batch.append(run)
-            self._offered[row.job] = run
-            overlap.runs += 1
-            if overlap.runs >= overlap.tell_at:
-                self._warn_of(overlap, row.job)
-        run.tick, run.due, run.scheduled_ns = row.last, row.due, row.scheduled_ns
+    def _make_room(self, name: str) -> None:
+        """Cancel the runs of a job, for another one that waits for their place."""
+        for run in self.oldest():
+            if run.job == name and run.cancel_as is None:
+                with self._gate:
+                    rested = self._attempts.forget(run)  # who has been handed its next attempt finds that there is none
+                if rested:
+                    self._finish(run, ending.CANCELLED, self._loop.time())
+                else:
+                    self._attempts.end(run, Outcome.CANCELLED)
+        self._let_in(name)
+        self.on_change()
+
+    def _let_in(self, name: str) -> None:
+        """Offer the run that has waited for its place, if it is free."""
+        with self._gate:
+            batch = [] if self._closed else self._admission.let_in(name)
+        self._hand_over(batch)
 
     def _hand_over(self, batch: list[Run]) -> None:
         self._executor.start(batch)
         now = self._loop.time()
         for run in batch:
             run.handed_over = now
+            if run.of.policies is not PLAIN:
+                self._attempts.watch(run)
 
     def close(self, announce: Callable[[], None]) -> None:
         """Start no run from here on, and ask those in flight to come to an end.
@@ -139,74 +147,66 @@ class Runner:
             if not self._announced:
                 announce()
                 self._announced = True
-        for run in list(self._offered.values()):
-            self._skip(run.of, run.first_tick, run.tick, "missed")
-            del self._offered[run.of]
+        self._admission.close()
+        for run in self._attempts.resting():
+            self._finish(run, run.ending, self._loop.time())
         for run in self.oldest():
             run.ask_to_stop()
+            if run.of.policies.grace_period is not None:
+                self._timetable.after(run.of.policies.grace_period, partial(self._cancel, [run]))
 
     def cancel(self) -> None:
         """Cancel every run in flight."""
-        self._executor.cancel(self.oldest())
+        self._cancel(self.oldest())
+
+    def _cancel(self, batch: list[Run]) -> None:
+        for run in batch:
+            run.cancel_as = run.cancel_as or Outcome.CANCELLED
+        self._executor.cancel(batch)
+
+    def set_limits(self, max_running: int | None, cancel_timeout_s: float) -> None:
+        """How many runs may be in flight at once, and how long a cancelled one gets to end."""
+        self._admission.max_running = max_running
+        self._attempts.cancel_timeout_s = self._executor.cancel_timeout_s = cancel_timeout_s
 
     def abandon(self) -> None:
-        """Give up every run in flight, each with the place where it stands."""
+        """Kill what can be killed, and give up every other run in flight, each with the place where it stands."""
+        self._executor.kill_all()
         self._collect()
         frames = stacks.of_all_threads()
         for run in self.oldest():
             if run.of.kind is Kind.COROUTINE and not run.entered:  # somebody else holds the plane
-                self._finish(run, invoke.CANCELLED, self._loop.time())
+                self._finish(run, ending.CANCELLED, self._loop.time())
                 continue
             if run is not self._given_up:
-                stack, age_s = self.stack(run, frames), self._age(run)
-                if run.printed:
-                    run.end_printed()
-                self._log.emit(events.SHUTDOWN_ABANDONED, job=run.job, run_id=run.run_id, age_s=age_s, stack=stack)
+                self.flight.give_up(run, frames)
                 self._given_up = run
-            self._finish(run, invoke.ABANDONED, self._loop.time())
+            self._finish(run, ending.ABANDONED, self._loop.time())
         self._log.push()
 
     def oldest(self) -> list[Run]:
         """The runs in flight, the oldest first."""
-        with self._gate:
-            return list(self._in_flight.values())
+        return self.flight.oldest()
 
     def named(self) -> list[dict[str, Any]]:
         """The oldest runs in flight, as the log names them."""
-        return [{"job": r.job, "run_id": r.run_id, "age_s": self._age(r)} for r in self.oldest()[:_NAMED]]
+        return self.flight.named()
 
-    def stack(self, run: Run, frames: dict[int, FrameType] | None = None) -> list[str]:
-        """Where the run stands in the code."""
-        body = run.body
-        if isinstance(body, int):
-            return stacks.of_thread(body, invoke.FRAMES, frames)
-        if body is None:
-            return []
-        if asyncio.current_task(self._plane.loop) is body and self._plane.ident is not None:
-            return stacks.of_thread(self._plane.ident, invoke.FRAMES)
-        return stacks.of_task(body, invoke.FRAMES)
+    @property
+    def begun(self) -> set[str]:
+        """The ids of the runs that are in flight, or on the way to it."""
+        with self._gate:
+            return {*self._in_flight, *(run.run_id for run in self._offered.values())}
 
-    def holder(self) -> Run | None:
-        """The run on whose behalf the job plane is executing something at this moment, if one can be named."""
-        context = stacks.context_of(self._plane.ident)
-        return context.get(runs.current) if context else None
-
-    def tell(self) -> None:
-        """Log every run in flight, with its age and where it stands."""
-        for run in self.oldest():
-            self._log.emit(
-                events.RUN_IN_FLIGHT, job=run.job, run_id=run.run_id, age_s=self._age(run), stack=self.stack(run)
-            )
-
-    def _warn_of(self, overlap: "_Overlap", job: Job) -> None:
-        """Warn as the runs of the job grow more."""
-        self._log.emit(events.JOB_OVERLAPPING, job=job.name, running=overlap.runs)
-        overlap.tell_at *= 2
+    def use(self, jobs: Iterable[Job]) -> None:
+        """From here on there are these jobs: what waits for its place is a run of the new one, or skipped."""
+        self._admission.use({job.name: job for job in jobs})
 
     def resume(self) -> None:
         """Go on after a lack of memory, wherever that has come in between."""
         self.start_again()
         self.find_ends()
+        self._timetable.resume()
         self.on_change()
 
     def start_again(self) -> None:
@@ -219,6 +219,7 @@ class Runner:
             lost = [run for run in lost if run.of.kind is not Kind.COROUTINE]
         if lost:
             self._hand_over(lost)
+        self._attempts.start_again(late)
 
     def collect(self) -> None:
         """See off what has ended, where somebody holds the job plane before it could hand that on."""
@@ -228,21 +229,15 @@ class Runner:
 
     def find_ends(self) -> None:
         """Find runs that have ended and had no memory left to say so."""
-        dead = [run for run in self.oldest() if not _lives(run)]
+        dead = [run for run in self.oldest() if not (run.resting or lives(run))]
         # Who dies tells its end first, so those that have not been told by now never will be.
         self._collect()
         for run in dead:
             if run.run_id in self._in_flight:
-                run.ending = run.ending or invoke.STARVED
+                run.ending = run.ending or ending.STARVED
                 run.ended = run.ended or self._loop.time()
                 self._ended.append(run)
         self._call_for_collection()
-
-    def _full(self) -> bool:
-        return self._max_running is not None and len(self._in_flight) + len(self._offered) >= self._max_running
-
-    def _age(self, run: Run) -> float:
-        return seconds(self._loop.time() - run.started)
 
     def _begin(self, run: Run) -> bool:
         """On the thread that executes the run: whether it may start; from here on it is in flight."""
@@ -261,18 +256,35 @@ class Runner:
             self._log.push()
 
     def _put_in_flight(self, run: Run) -> bool:
-        if self._closed or self._offered.get(run.of) is not run:  # refused by the stop, or begun already
+        if self._closed:
             return False
-        if run.first_tick < run.tick:
-            self._skip(run.of, run.first_tick, run.tick - 1, "missed")
-            run.first_tick = run.tick
+        if run.resting:
+            return self._attempts.begins(run)
+        if self._offered.get(run.key) is not run:  # begun already
+            return False
         started = self._loop.time()
+        if run.of.policies is not PLAIN and self._admission.comes_too_late(run, started):
+            self._drop(run)
+            return False
+        self._admission.skip_missed(run)
         self._in_flight[run.run_id] = run  # before its line, which cannot be taken back if this takes memory
         if self._tell_started:
             self._tell_start(self._tell_started, run, started)
-        run.started, run.begun = started, True
-        del self._offered[run.of]
+        run.started = run.attempt_at = started
+        run.begun = True
+        del self._offered[run.key]
         return True
+
+    def _drop(self, run: Run) -> None:
+        """Skip the ticks of a run that has been offered; the control plane is told that it does not count any more."""
+        self._admission.skip(run.of, run.first_tick, run.tick, "missed")
+        run.dropped = True
+        del self._offered[run.key]
+        self._ended.append(run)
+        try:
+            self._call_for_collection()
+        except Exception:  # no memory, say; the watch comes by
+            pass
 
     def _tell_start(self, tell: Callable[..., None], run: Run, started: float) -> None:
         try:
@@ -288,7 +300,7 @@ class Runner:
             del self._in_flight[run.run_id]
             raise
 
-    def _end(self, run: Run, ending: invoke.Ending) -> None:
+    def _end(self, run: Run, ending: Ending) -> None:
         """On the thread that executed the run: hand its ending to the control plane, in one hop for many."""
         if run.printed:
             run.end_printed()
@@ -332,18 +344,34 @@ class Runner:
         self._collecting = False  # RACE: before the queue is looked at, so that who appends later calls again
         try:
             while self._ended:
-                run = self._ended[0]
-                self._finish(run, run.ending, run.ended)
+                self._see_off(self._ended[0])
                 self._ended.popleft()
         finally:
             self._log.push()
         self.on_change()
 
-    def _finish(self, run: Run, ending: invoke.Ending, ended: float) -> None:
+    def _see_off(self, run: Run) -> None:
+        if run.dropped:
+            self._attempts.over(run)
+            standing = self._admission.standings[run.of.name]
+            standing.runs -= 1
+            run.dropped = False
+        elif run.of.policies is PLAIN:
+            self._finish(run, run.ending, run.ended)
+            if self._admission.standings[run.of.name].waiting is None:
+                return
+        elif run.run_id in self._in_flight and not run.resting:
+            if not self._closed and self._attempts.rests(run, run.ending):
+                return
+            self._finish(run, run.ending, run.ended)
+        self._let_in(run.job)
+
+    def _finish(self, run: Run, ending: Ending, ended: float) -> None:
         if run.run_id not in self._in_flight:
             return  # abandoned before it ended after all
         count = self.outcomes[ending.outcome] + 1
-        overlap = self._overlaps[run.of]
+        standing = self._admission.standings[run.of.name]
+        attempts = run.attempt - run.resting
         if tell := self._tell_finished[ending.outcome]:
             tell(
                 events.RUN_FINISHED,
@@ -352,41 +380,21 @@ class Runner:
                 tick=run.tick,
                 outcome=_WORDS[ending.outcome],
                 duration_s=seconds(ended - run.started),
-                **(ending.failure or {}),
+                **({"attempts": attempts} if attempts > 1 else {}),
+                **(ending.fields or {}),
             )
         # Nothing takes memory between the line and this, so a run that is in here has no end in the log.
         del self._in_flight[run.run_id]
         self.outcomes[ending.outcome] = count
-        overlap.runs -= 1
-        if not overlap.runs:
-            overlap.tell_at = _MANY
+        standing.runs -= 1
+        if not standing.runs:
+            standing.tell_at = MANY
+        if run.timer is not None or run.resting:
+            self._attempts.over(run)
+            self._attempts.forget(run)
 
     def skip(self, rows: list[Due]) -> None:
         """Account for ticks that came due and will get no run, because the stop came first; each leaves the list."""
         while rows:
-            self._skip(rows[0].job, rows[0].first, rows[0].last, "missed")
+            self._admission.skip(rows[0].job, rows[0].first, rows[0].last, "missed")
             del rows[0]
-
-    def _skip(self, job: Job, first: int, last: int, reason: str) -> None:
-        self._log.emit(events.TICK_SKIPPED, job=job.name, tick=first, count=last - first + 1, reason=reason)
-
-
-@dataclass(slots=True)
-class _Overlap:
-    """The runs of one job that have been offered and have not ended."""
-
-    runs: int = 0
-    tell_at: int = _MANY
-
-
-def _lives(run: Run) -> bool:
-    """Whether whoever executes the run is still at it."""
-    body = run.body  # None again when it has come to its end, however it has
-    return isinstance(body, int) or (body is not None and not body.done())
-
-
-def _run_ids() -> Callable[[], str]:
-    """Makes run ids: eight characters that tell this daemon from every other, and a number."""
-    daemon = secrets.token_hex(4)
-    numbers = iter(range(1, 2**63))
-    return lambda: f"{daemon}-{next(numbers)}"

@@ -73,6 +73,8 @@ class Outcome(Enum):
     SUCCEEDED = "succeeded"
     #: The job's code raised an exception.
     FAILED = "failed"
+    #: The run took longer than its timeout; jobd cancelled it, and it ended.
+    TIMED_OUT = "timed_out"
     #: jobd cancelled the run, and it ended.
     CANCELLED = "cancelled"
     #: The run did not end even after its cancel timeout.

@@ -108,7 +108,7 @@ class Watch:
             raise RuntimeError("the event loop of the jobs cannot be woken any more; a job has closed part of it")
 
     def _tell(self, held_s: float) -> None:
-        holder = self._runner.holder()
+        holder = self._runner.flight.holder()
         self._log.emit(
             events.JOB_BLOCKING,
             job=holder.job if holder else None,

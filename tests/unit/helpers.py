@@ -27,6 +27,7 @@ def job_of(function: Callable[[], Any] = nothing, name: str = "job", interval_s:
 def row(of: Job, first: int, last: int | None = None) -> Due:
     """Ticks of a job as the spawner offers them, with its anchor at 0."""
     last = first if last is None else last
+    assert isinstance(of.schedule, Every)
     return Due(of, first, last, of.schedule.due(last, 0.0), of.schedule.offset_ns(last))
 
 

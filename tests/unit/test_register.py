@@ -4,6 +4,7 @@ import ast
 import pathlib
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import pytest
 
@@ -26,12 +27,23 @@ def _calls() -> Iterator[tuple[str, ast.Call]]:
                     yield constant, node
 
 
-def _is_failure(value: ast.expr) -> bool:
-    return any(
-        (isinstance(node, ast.Attribute) and node.attr == "failure")
-        or (isinstance(node, ast.Name) and node.id == "failure")
-        for node in ast.walk(value)
-    )
+#: What an ending gives beside that.
+_ENDING = _FAILURE | {"exit_status", "signal"}
+
+
+def _spread(value: ast.expr) -> set[str]:
+    """The fields that are spread into a line: those of a failure, those of an ending, or those that stand there."""
+    names = {node.attr if isinstance(node, ast.Attribute) else node.id for node in ast.walk(value) if _is_name(node)}
+    if "failure" in names:
+        return _FAILURE
+    if "fields" in names:
+        return _ENDING
+    keys = [key for node in ast.walk(value) if isinstance(node, ast.Dict) for key in node.keys]
+    return {str(key.value) if isinstance(key, ast.Constant) else "anything" for key in keys} or {"anything"}
+
+
+def _is_name(node: ast.AST) -> TypeGuard[ast.Attribute | ast.Name]:
+    return isinstance(node, ast.Attribute | ast.Name)
 
 
 def test_the_sources_are_there() -> None:
@@ -80,14 +92,11 @@ def test_every_event_that_is_used_is_registered() -> None:
 
 
 def test_every_field_that_is_logged_is_in_the_register() -> None:
-    """And nothing is spread into a line but the fields of a failure."""
+    """Also what is spread into a line."""
     unknown: list[str] = []
     for constant, call in _calls():
         for keyword in call.keywords:
-            if keyword.arg is None:
-                fields = _FAILURE if _is_failure(keyword.value) else {"anything"}
-            else:
-                fields = {keyword.arg} - {"level"}
+            fields = _spread(keyword.value) if keyword.arg is None else {keyword.arg} - {"level"}
             unknown += [f"{constant}: {field}" for field in fields - set(CONSTANTS[constant].fields)]
     assert unknown == []
 
@@ -97,7 +106,7 @@ def test_every_field_in_the_register_is_logged() -> None:
     given: defaultdict[str, set[str]] = defaultdict(set)
     for constant, call in _calls():
         for keyword in call.keywords:
-            given[constant] |= _FAILURE if keyword.arg is None else {keyword.arg}
+            given[constant] |= _spread(keyword.value) if keyword.arg is None else {keyword.arg}
     given["LOG_DROPPED"].add("count")  # made in the log itself, which cannot log that it could not
     promised = {f"{name}: {field}" for name, event in CONSTANTS.items() for field in event.fields}
     assert promised - {f"{name}: {field}" for name, fields in given.items() for field in fields} == set()

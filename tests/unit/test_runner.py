@@ -128,9 +128,9 @@ def test_runs_that_pile_up_are_told_at_each_doubling(loop: VirtualLoop, runner: 
 def test_run_ids_are_unique(loop: VirtualLoop, runner: Runner, to: Log) -> None:
     """Each run has its own, also beside those of another daemon."""
     other = Runner(loop, JobPlane(loop), to)
-    for _ in range(50):
-        runner.offer([row(job_of(), 0)])
-        other.offer([row(job_of(), 0)])
+    for number in range(50):
+        runner.offer([row(job_of(name=f"{number}"), 0)])
+        other.offer([row(job_of(name=f"{number}"), 0)])
     loop.settle()
     assert len({fields["run_id"] for fields in to.of(events.RUN_STARTED)}) == 100
 
@@ -507,7 +507,7 @@ def test_runs_in_flight_are_told_with_their_place(loop: VirtualLoop, runner: Run
 
     runner.offer([row(job_of(body), 0)])
     loop.pass_time(3)
-    runner.tell()
+    runner.flight.tell()
     (told,) = to.of(events.RUN_IN_FLIGHT)
     assert (told["job"], told["age_s"]) == ("job", 3.0)
     assert "test_runs_in_flight_are_told_with_their_place.<locals>.body" in told["stack"][0]

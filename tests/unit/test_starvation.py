@@ -7,7 +7,7 @@ import errno
 import signal
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -20,6 +20,7 @@ from jobd.exits import ExitCode
 from jobd.job import Job
 from jobd.notify import Notifier
 from jobd.plane import ControlLoop, JobPlane
+from jobd.policy import Missed, Overlap, Policies
 from jobd.runner import Runner
 from jobd.settings import DEFAULTS
 from jobd.spawner import Spawner
@@ -38,6 +39,13 @@ SHARES = 4
 GRACE_S = CANCEL_S = 1.0
 #: What comes due in the life that these tests let the parts lead.
 EXPECTED_TICKS = {"quick": [0, 1, 2, 3], "short": [0, 1, 2, 3, 4, 5], "stubborn": [0]}
+POLICED_TICKS = {
+    "retries": [0, 1],
+    "replaces": [0, 1, 2, 3, 4],
+    "times out": [0, 1],
+    "makes up": [0, 1, 2, 3],
+    "lets go": [0, 1, 2, 3],
+}
 
 
 class Loop(VirtualLoop):
@@ -154,12 +162,31 @@ def _jobs() -> list[Job]:
     return [job_of(name="quick", interval_s=1), job_of(_short, "short", 0.6), job_of(_stubborn, "stubborn", 5)]
 
 
-def _life(failing: Failing) -> Parts:
+async def _failing() -> None:
+    raise ValueError
+
+
+def _policed_jobs() -> list[Job]:
+    """Jobs with policies: their runs rest, wait for each other, and have no time left."""
+    return [
+        _policed("retries", _failing, 2, Policies(retries=2, backoff=0.1)),
+        _policed("replaces", _stubborn, 0.7, Policies(overlap=Overlap.REPLACE)),
+        _policed("times out", _stubborn, 3, Policies(timeout=0.5, retries=1, backoff=0.2)),
+        _policed("makes up", _short, 1, Policies(missed=Missed.ALL, max_running=2, grace_period=0.2)),
+        _policed("lets go", _short, 1, Policies(missed=Missed.SKIP)),
+    ]
+
+
+def _policed(name: str, function: Callable[[], Any], interval_s: float, policies: Policies) -> Job:
+    return dataclasses.replace(job_of(function, name, interval_s), policies=policies)
+
+
+def _life(failing: Failing, jobs: Callable[[], list[Job]] = _jobs) -> Parts:
     loop = Loop()
     parts = Parts(loop)
     try:
         parts.stop.ready()
-        parts.spawner.start(_jobs())
+        parts.spawner.start(jobs())
         parts.run_until(1.3, failing)
         loop.stall(1.9)  # so that there are rows of missed ticks, and some that are due when the stop comes
         parts.signalled = True
@@ -177,7 +204,7 @@ def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "_set_switch_interval", lambda interval: None)
 
 
-def _faults(parts: Parts) -> list[str]:
+def _faults(parts: Parts, expected: dict[str, list[int]] = EXPECTED_TICKS) -> list[str]:
     """What is wrong with the life that these parts have led."""
     started = Counter(fields["run_id"] for fields in parts.to.of(events.RUN_STARTED))
     finished = Counter(fields["run_id"] for fields in parts.to.of(events.RUN_FINISHED))
@@ -185,7 +212,7 @@ def _faults(parts: Parts) -> list[str]:
     latest = 3.2 + GRACE_S + CANCEL_S + 0.5
     wrong = {
         f"starts {started}, ends {finished}": started != finished or set(started.values()) != {1},
-        f"ticks {_ticks(parts)}": _ticks(parts) != EXPECTED_TICKS,
+        f"ticks {_ticks(parts)}": _ticks(parts) != expected,
         f"the end is {names[-3:]}": (parts.to.last, names[-1:]) != (["daemon.stopped"], ["daemon.stopped"]),
         "the request is not told once": names.count("shutdown.requested") != 1,
         f"left {parts.left}": [at <= latest and code in (0, 3) for at, code in parts.left] != [True],
@@ -223,6 +250,25 @@ def test_memory_may_run_out_at_any_point(times: int, share: int) -> None:
     _life(measure)
     points = range(1 + share, measure.calls + 1, SHARES if times == 1 else 3 * SHARES)
     wrong = {at: faults for at in points if (faults := _faults(_life(Failing(at, times))))}
+    assert not wrong, f"{len(wrong)} of {len(points)}: {dict(list(wrong.items())[:5])}"
+
+
+def test_nothing_is_wrong_with_policies_where_memory_suffices() -> None:
+    """The measure of the test below."""
+    assert _faults(_life(Failing(at=sys.maxsize), _policed_jobs), POLICED_TICKS) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that were half made
+@pytest.mark.parametrize("times", [1, 30])
+@pytest.mark.parametrize("share", range(SHARES))
+def test_memory_may_run_out_whatever_the_policies(times: int, share: int) -> None:
+    """The same, where runs rest between attempts, wait for each other, and have no time left."""
+    measure = Failing(at=sys.maxsize)
+    _life(measure, _policed_jobs)
+    points = range(1 + share, measure.calls + 1, SHARES * (2 if times == 1 else 6))
+    wrong = {
+        at: faults for at in points if (faults := _faults(_life(Failing(at, times), _policed_jobs), POLICED_TICKS))
+    }
     assert not wrong, f"{len(wrong)} of {len(points)}: {dict(list(wrong.items())[:5])}"
 
 
@@ -288,8 +334,12 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 @pytest.mark.parametrize(
-    "module", ["agenda", "daemon", "garbage", "invoke", "plane", "runner", "sink", "spawner", "stop"]
-)
+    "module",
+    [
+        "admission", "agenda", "attempts", "daemon", "flight", "garbage", "invoke", "lifespans", "line", "plane",
+        "processes", "reload", "runner", "sink", "spawner", "stop", "timetable",
+    ],
+)  # fmt: skip
 def test_no_handler_needs_memory_itself(module: str) -> None:
     """Where Python begins to clean up after an exception, it makes an int of the place, and where that fails it begins
     again, for ever and with the GIL. Ints up to 256 are there already: functions that clean up are no longer than that.

@@ -1,0 +1,171 @@
+"""Which due ticks become runs, by the policies of their jobs and by what is in flight already.
+
+May import: events, job, log, policy, run, timetable. On the control plane, under the runner's gate.
+
+A run that is offered waits in `offered` until its plane, thread or process takes it. Ticks that come due meanwhile (the
+plane is held by another job, say) are added to the row it stands for, so a held plane finds one run for each job when
+it is released, not a burst; unless the job wants a run for each missed tick.
+
+How a job stands is known by its name, because a reload makes another job of it.
+"""
+
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from jobd import events, log
+from jobd.job import Due, Job
+from jobd.policy import PLAIN, Missed, Overlap
+from jobd.run import Run
+from jobd.timetable import Timetable
+
+#: From how many runs of one job at once they are said to pile up. Fewer are what overlapping on purpose looks like.
+MANY = 10
+#: A tick that is later than this has been missed.
+LATE_S = 1.0
+
+
+@dataclass(slots=True)
+class Standing:
+    """How a job stands: its runs that have been offered and have not ended."""
+
+    runs: int = 0
+    #: With how many of them the next warning comes.
+    tell_at: int = MANY
+    #: The one that takes their place when they have ended; not counted among them until then.
+    waiting: Run | None = None
+
+
+class Admission:
+    """Takes due ticks, and says which runs they have."""
+
+    def __init__(
+        self, in_flight: Collection[str], timetable: Timetable, to: log.Log, make_room: Callable[[str], None]
+    ) -> None:
+        """`make_room` is called for a job whose runs in flight are to give way to another one."""
+        self._in_flight = in_flight
+        self._timetable = timetable
+        self._log = to
+        self._make_room = make_room
+        #: By the names of the jobs.
+        self.standings: dict[str, Standing] = {}
+        self._run_ids = _run_ids()
+        #: The runs that are offered: by the name of their job, or by their own ids where a job may have several.
+        self.offered: dict[str, Run] = {}
+        #: How many runs may be offered or in flight at once, over all jobs.
+        self.max_running: int | None = None
+
+    def take(self, row: Due, batch: list[Run], now: float) -> None:
+        """Account for a row of due ticks; a run that it makes is offered, and added to the batch."""
+        job = row.job
+        if job.policies is not PLAIN and job.policies.missed is Missed.SKIP and _is_missed(row, now):
+            self.skip(job, row.first, row.last, "missed")
+            return
+        run = self.offered.get(job.name) or self._admit(row, batch)
+        if run is not None:
+            run.tick, run.due, run.scheduled_ns, run.put_off_s = row.last, row.due, row.scheduled_ns, row.put_off_s
+
+    def _admit(self, row: Due, batch: list[Run]) -> Run | None:
+        """The run for the row: a new one, or one that waits for its place; None if it may have none."""
+        job = row.job
+        standing = self.standings.get(job.name) or self.standings.setdefault(job.name, Standing())
+        policies = job.policies
+        if standing.runs and policies is not PLAIN:
+            if policies.overlap is Overlap.REPLACE:
+                return self._let_wait(standing, row)
+            if policies.overlap is Overlap.SKIP:
+                self.skip(job, row.first, row.last, "overlap")
+                return None
+        if self._is_full(standing, policies.max_running):
+            self.skip(job, row.first, row.last, "max_running")
+            return None
+        self._warn(standing, job)
+        run = Run(job, self._run_ids(), row.first, row.last)
+        if policies is not PLAIN and policies.missed is Missed.ALL:
+            run.key = run.run_id
+        batch.append(run)
+        self.offered[run.key] = run
+        standing.runs += 1
+        return run
+
+    def _is_full(self, standing: Standing, most: int | None) -> bool:
+        if most is not None and standing.runs >= most:
+            return True
+        return self.max_running is not None and len(self._in_flight) + len(self.offered) >= self.max_running
+
+    def _warn(self, standing: Standing, job: Job) -> None:
+        """Warn as the runs of the job grow more; another one is about to be offered."""
+        if standing.runs + 1 >= standing.tell_at:
+            self._log.emit(events.JOB_OVERLAPPING, job=job.name, running=standing.runs + 1)
+            standing.tell_at *= 2
+
+    def _let_wait(self, standing: Standing, row: Due) -> Run:
+        """The run that takes the place of those in flight when they have ended, as they are asked to."""
+        self._timetable.after(0, partial(self._make_room, row.job.name))
+        run = standing.waiting or Run(row.job, self._run_ids(), row.first, row.last)
+        run.why_skipped = "overlap"
+        standing.waiting = run
+        return run
+
+    def let_in(self, name: str) -> list[Run]:
+        """Offer the run that has waited for its place, if that is free: it, or none."""
+        standing = self.standings.get(name)
+        if standing is None or standing.waiting is None or standing.runs:
+            return []
+        run = standing.waiting
+        batch = [run]
+        self.offered[run.key] = run
+        standing.waiting = None
+        standing.runs += 1
+        return batch
+
+    def use(self, jobs: Mapping[str, Job]) -> None:
+        """From here on these are the jobs, by their names."""
+        for name, standing in self.standings.items():
+            run = standing.waiting
+            if run is None:
+                continue
+            if name in jobs:
+                run.of = jobs[name]
+            else:
+                self.skip(run.of, run.first_tick, run.tick, "overlap")
+                standing.waiting = None
+
+    def comes_too_late(self, run: Run, now: float) -> bool:
+        """Whether its job wants no run for ticks that were missed; what has waited for its place was not."""
+        if run.of.policies.missed is not Missed.SKIP or run.why_skipped != "missed":
+            return False
+        return run.first_tick < run.tick or now - run.due - run.put_off_s > LATE_S
+
+    def skip_missed(self, run: Run) -> None:
+        """Account for the ticks that the run stands for, but for its own."""
+        if run.first_tick < run.tick:
+            self.skip(run.of, run.first_tick, run.tick - 1, run.why_skipped)
+            run.first_tick = run.tick
+
+    def skip(self, job: Job, first: int, last: int, reason: str) -> None:
+        """Account for ticks that have no run."""
+        self._log.emit(events.TICK_SKIPPED, job=job.name, tick=first, count=last - first + 1, reason=reason)
+
+    def close(self) -> None:
+        """Account for every run that is offered, or waits for its place: none of them starts any more."""
+        for run in list(self.offered.values()):
+            self.skip(run.of, run.first_tick, run.tick, "missed")
+            del self.offered[run.key]
+        for standing in self.standings.values():
+            if standing.waiting is not None:
+                run = standing.waiting
+                self.skip(run.of, run.first_tick, run.tick, "overlap")
+                standing.waiting = None
+
+
+def _is_missed(row: Due, now: float) -> bool:
+    return row.first < row.last or now - row.due - row.put_off_s > LATE_S
+
+
+def _run_ids() -> Callable[[], str]:
+    """Makes run ids: eight characters that tell this daemon from every other, and a number."""
+    daemon = secrets.token_hex(4)
+    numbers = iter(range(1, 2**63))
+    return lambda: f"{daemon}-{next(numbers)}"
