@@ -11,6 +11,9 @@ reads our log) is no member.
 Python's own helper that removes shared memory when the last user has gone is no member either: it ignores SIGTERM, ends
 by itself with the daemon, and has its work to do then.
 
+A run that is a process of its own (`processes`) is asked to end by whoever executes it, so here it and its descendants
+are only killed. It is known by a mark in its environment, which they inherit.
+
 Tricky: what is ended one by one can start others meanwhile (a shell in a loop whose command has ended starts the next
 one). So all are stopped first, until a look finds nobody new.
 """
@@ -32,6 +35,8 @@ KILL_S = 0.1
 LOOK_EVERY_S = 0.005
 #: In the command line of `multiprocessing`'s helper.
 _TRACKER = b"from multiprocessing.resource_tracker import main"
+#: The variable that tells the processes of a run whose they are.
+MARK = "JOBD_RUN_ID"
 #: Audit events that stand before a new process.
 _STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
 
@@ -52,28 +57,30 @@ class Killed(NamedTuple):
     command: str
 
 
-class _Stat(NamedTuple):
+class Stat(NamedTuple):
+    """What `/proc/PID/stat` says."""
+
     state: str
     parent: int
+    group: int
     threads: int
     started: int
 
     @property
     def lives(self) -> bool:
+        """Whether the process has not ended yet."""
         # Where only the first thread has ended, the process shows as a zombie and lives.
         return self.state not in "ZX" or self.threads > 1
 
 
-class Family:
-    """The descendants of a process, those included that have lost their parents since they were noted."""
+class Members:
+    """Processes that belong together, those included that could not be found any more since they were noted."""
 
-    def __init__(self, root: int) -> None:
-        """The family of the process `root`; whom it has at this moment does not belong to it."""
-        self._root = named(root)
+    def __init__(self) -> None:
         self._members: set[Process] = set()
         self._asked: set[Process] = set()
+        #: Who does not belong to them, whoever finds them.
         self._others: frozenset[Process] = frozenset()
-        self._others = frozenset(self._found())
 
     def note(self) -> None:
         """Remember who is there now."""
@@ -82,10 +89,11 @@ class Family:
 
     def terminate(self) -> None:
         """Ask those that have been noted to end, each once; who has been stopped goes on, so as to hear it."""
+        self._asked |= self._asked_by_others()
         self._stop_unasked(Real.monotonic() + KILL_S)
         for signum in (signal.SIGTERM, signal.SIGCONT):
             for member in self._members - self._asked:
-                _send(member, signum)
+                send(member, signum)
         self._asked |= self._members
 
     def _stop_unasked(self, until: float) -> None:
@@ -93,9 +101,9 @@ class Family:
         stopped: set[Process] = set()
         while (new := self._members - self._asked - stopped) and Real.monotonic() < until:
             for member in new:
-                _send(member, signal.SIGSTOP)
+                send(member, signal.SIGSTOP)
             stopped |= new
-            self._members.update(_descendants([member for member in stopped if lives(member)], self._others))
+            self._members.update(descendants([member for member in stopped if lives(member)], self._others))
 
     def end(self, within_s: float) -> list[Killed]:
         """Ask whoever is there and has not been asked, give all of them `within_s`, and kill who is left then."""
@@ -112,8 +120,8 @@ class Family:
         until = Real.monotonic() + within_s
         while self._freeze(until):
             for member in self._members:
-                command = _command(member)
-                if _send(member, signal.SIGKILL):
+                command = command_of(member)
+                if send(member, signal.SIGKILL):
                     killed.setdefault(member, Killed(member.pid, command))
             if Real.monotonic() >= until:
                 break
@@ -126,21 +134,45 @@ class Family:
         self.note()
         while (new := self._members - frozen) and Real.monotonic() < until:
             for member in new:
-                _send(member, signal.SIGSTOP)
+                send(member, signal.SIGSTOP)
             frozen |= new
             self.note()
         return bool(self._members)
 
+    def _found(self) -> Iterable[Process]:
+        """Who is there now and belongs to them."""
+        raise NotImplementedError
+
+    def _asked_by_others(self) -> set[Process]:
+        """Members whom somebody else asks to end."""
+        return set()
+
+
+class Family(Members):
+    """The descendants of a process, those included that have lost their parents since they were noted."""
+
+    def __init__(self, root: int) -> None:
+        """The family of the process `root`; whom it has at this moment does not belong to it."""
+        super().__init__()
+        self._root = named(root)
+        self._mark = mark_of(root)
+        self._others = frozenset(self._found())
+
     def _found(self) -> list[Process]:
-        if not _proc_is_ours():
+        if not proc_is_ours():
             return []
         roots = [self._root, *self._members] if self._root else []
-        return _descendants([root for root in roots if lives(root)], self._others)
+        return descendants([root for root in roots if lives(root)], self._others)
+
+    def _asked_by_others(self) -> set[Process]:
+        # A daemon that is itself the run of another one has a mark, and its children inherit it.
+        driven = [member for member in self._members if mark_of(member.pid) not in ("", self._mark)]
+        return {*driven, *descendants(driven, self._others)}
 
 
 def named(pid: int) -> Process | None:
     """The living process of that number."""
-    stat = _stat(pid)
+    stat = stat_of(pid)
     return Process(pid, stat.started) if stat and stat.lives else None
 
 
@@ -151,7 +183,7 @@ def lives(process: Process) -> bool:
 
 def is_stopped(pid: int) -> bool:
     """Whether somebody has stopped the process (SIGSTOP, a debugger)."""
-    stat = _stat(pid)
+    stat = stat_of(pid)
     return stat is not None and stat.state in "Tt"
 
 
@@ -186,7 +218,7 @@ def start_no_more() -> None:
         pass
 
 
-def _descendants(roots: Iterable[Process], besides: frozenset[Process]) -> list[Process]:
+def descendants(roots: Iterable[Process], besides: frozenset[Process]) -> list[Process]:
     """Who descends from the roots, without those in `besides` and who descends from them, and without ourselves."""
     children = _children if os.access("/proc/thread-self/children", os.R_OK) else _children_by_table()
     found: dict[Process, None] = {}
@@ -194,15 +226,31 @@ def _descendants(roots: Iterable[Process], besides: frozenset[Process]) -> list[
     while waiting:
         parent = waiting.pop()
         for pid in children(parent.pid):
-            stat = _stat(pid)
+            stat = stat_of(pid)
             # The parent is asked for, because the number may belong to somebody else by now.
             if stat is None or not stat.lives or stat.parent != parent.pid or pid == os.getpid():
                 continue
             child = Process(pid, stat.started)
-            if child not in besides and child not in found and _TRACKER not in _read(f"/proc/{pid}/cmdline"):
+            if child not in besides and child not in found and not is_tracker(pid):
                 found[child] = None
                 waiting.append(child)
     return list(found)
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether the process is Python's helper for shared memory."""
+    return _TRACKER in _read(f"/proc/{pid}/cmdline")
+
+
+def mark_of(pid: int) -> str:
+    """The run that the process belongs to, by its environment; nothing, if it does not say."""
+    return marked(_read(f"/proc/{pid}/environ"))
+
+
+def marked(environment: bytes) -> str:
+    """The same, for what `/proc/PID/environ` says."""
+    _, found, rest = (b"\0" + environment).partition(f"\0{MARK}=".encode())
+    return rest.partition(b"\0")[0].decode("utf-8", "replace") if found else ""
 
 
 def _children(pid: int) -> list[int]:
@@ -214,20 +262,26 @@ def _children_by_table() -> Callable[[int], list[int]]:
     """The same where the kernel does not list children (CONFIG_PROC_CHILDREN): by asking everybody for the parent."""
     table: dict[int, list[int]] = {}
     for entry in _entries("/proc"):
-        if entry.isdigit() and (stat := _stat(int(entry))):
+        if entry.isdigit() and (stat := stat_of(int(entry))):
             table.setdefault(stat.parent, []).append(int(entry))
     return lambda pid: table.get(pid, [])
 
 
-def _stat(pid: int) -> _Stat | None:
-    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()  # whatever the command is called
+def stat_of(pid: int) -> Stat | None:
+    """What there is to know of the process; None if there is none of that number."""
+    return parsed(_read(f"/proc/{pid}/stat"))
+
+
+def parsed(line: bytes) -> Stat | None:
+    """The same, for what `/proc/PID/stat` says."""
+    fields = line.rpartition(b")")[2].split()  # whatever the command is called
     try:
-        return _Stat(fields[0].decode(), int(fields[1]), int(fields[17]), int(fields[19]))
+        return Stat(fields[0].decode(), *(int(fields[number]) for number in (1, 2, 17, 19)))
     except (IndexError, ValueError):
         return None
 
 
-def _send(process: Process, *signums: signal.Signals) -> bool:
+def send(process: Process, *signums: signal.Signals) -> bool:
     """Send the signals; whether the process was there and ours to signal."""
     handle = -1
     try:
@@ -250,11 +304,12 @@ def _send(process: Process, *signums: signal.Signals) -> bool:
     return True
 
 
-def _command(process: Process) -> str:
+def command_of(process: Process) -> str:
+    """The kernel's name for what it runs, at most 15 characters."""
     return _read(f"/proc/{process.pid}/comm").decode("utf-8", "backslashreplace").rstrip("\n")
 
 
-def _proc_is_ours() -> bool:
+def proc_is_ours() -> bool:
     """Whether /proc shows the processes as we number them; a namespace may have kept another's."""
     try:
         return Path("/proc/self").readlink().name == str(os.getpid())

@@ -1,13 +1,13 @@
-"""How a run is executed: a coroutine as a task on the job plane, a plain function in a daemon thread of its own.
+"""How a run is executed: a coroutine as a task on the job plane, a plain function in a daemon thread of its own, a
+command or an isolated function as a process.
 
-May import: exits, job, run, plane, render, states. Each way of executing does the same: `begin` the run (which may
-refuse it), make it the current run, call the user's code, and tell `end` how that ended. Whatever the user's code
-raises ends here.
+May import: exits, job, log, run, ending, plane, processes, states. Each way of executing does the same: `begin` the
+run (which may refuse it), make it the current run, call the user's code, and tell `end` how that ended. Whatever the
+user's code raises ends here.
 
-Tricky: texts of exceptions are made here, on the thread of the user's code, because making them runs user code. And
-threads are started by `_thread`: `threading.Thread.start` waits for the new thread, under a lock and through hooks
-that belong to everybody in the process, so a job could hold the control plane there, or keep every function from its
-first line.
+Tricky: threads are started by `_thread`: `threading.Thread.start` waits for the new thread, under a lock and through
+hooks that belong to everybody in the process, so a job could hold the control plane there, or keep every function from
+its first line.
 """
 
 import asyncio
@@ -17,29 +17,21 @@ import threading
 import weakref
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobd import exits, render
+from jobd import ending, exits, hooks, log
 from jobd import run as runs
+from jobd.ending import Ending
 from jobd.job import Kind
 from jobd.plane import FRAMES as PLANE_FRAMES
 from jobd.plane import JobPlane
 from jobd.run import Run
 from jobd.states import Outcome
 
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended."""
-
-    outcome: Outcome
-    #: The fields `error` and `traceback`, where it failed.
-    failure: dict[str, Any] | None = None
-    #: With which code a child that the job has forked leaves, if it comes to this end.
-    exit_code: int = 0
+if TYPE_CHECKING:
+    from jobd.processes import Processes
 
 
 #: More coroutines than this that are due together begin in batches of so many, one batch in a turn of the loop: each
@@ -47,18 +39,12 @@ class Ending:
 STARTED_TOGETHER = 16
 #: How many are cancelled in one turn: more at once would delay what else is due.
 CANCELLED_TOGETHER = 64
+#: How long the end of a stop waits for processes that it has killed.
+KILL_S = 0.3
+_PROCESSES = frozenset({Kind.PROCESS, Kind.COMMAND})
 
 #: Python's own, whatever a job puts into the module.
 _Task = asyncio.Task
-
-SUCCEEDED = Ending(Outcome.SUCCEEDED)
-CANCELLED = Ending(Outcome.CANCELLED)
-ABANDONED = Ending(Outcome.ABANDONED)
-#: Made beforehand, for a run whose end takes more memory to tell than there is.
-STARVED = Ending(
-    Outcome.FAILED,
-    {"error": {"type": "MemoryError", "message": "no memory was left to tell how the run ended"}, "traceback": ""},
-)
 
 
 class Executor:
@@ -67,12 +53,20 @@ class Executor:
     def __init__(
         self,
         plane: JobPlane,
+        to: log.Log,
         begin: Callable[[Run], bool],
         begin_all: Callable[[list[Run]], None],
         end: Callable[[Run, Ending], None],
     ) -> None:
-        """All three are called on whichever thread executes the run; `begin` says whether it may start."""
+        """The last three are called on whichever thread executes the run; `begin` says whether it may start.
+
+        What processes say goes to the log.
+        """
         self._plane = plane
+        self._log = to
+        self._processes: Processes | None = None
+        #: How long a cancelled process gets to end before it is killed, in seconds.
+        self.cancel_timeout_s = 5.0
         self._begin = begin
         self._begin_all = begin_all
         self._end = end
@@ -89,6 +83,8 @@ class Executor:
         for run in batch:
             if run.of.kind is Kind.FUNCTION:
                 self._start_thread(run)
+            elif run.of.kind in _PROCESSES:
+                self._start_process(run)
 
     def cancel(self, batch: list[Run]) -> None:
         """Cancel the runs; may be called again for those that did not end. From the control plane.
@@ -97,8 +93,36 @@ class Executor:
         """
         for run in batch:
             run.ask_to_stop()
+            if run.of.kind in _PROCESSES and self._processes is not None:
+                self._processes.cancel(run)
         coroutines = [run for run in batch if run.of.kind is Kind.COROUTINE]
         self._plane.call(self._cancel_task, _dealt(coroutines, CANCELLED_TOGETHER))
+
+    def kill_all(self) -> None:
+        """Kill every process that executes a run, and wait a moment for their ends. From the control plane."""
+        if self._processes is not None:
+            self._processes.kill_all(KILL_S)
+
+    def _start_process(self, run: Run) -> None:
+        try:
+            if self._processes is None:
+                from jobd.processes import Processes  # only where a job needs it: it takes a while to import
+
+                self._processes = Processes(
+                    lambda run: self._begin(run),
+                    lambda run, how: self._end(run, how),
+                    self._log.printed,
+                    self._log.forward,
+                    lambda: self.cancel_timeout_s,
+                    partial(hooks.stray, self._log),
+                    level=self._log.level,
+                    layout=self._log.layout,
+                )
+        except Exception as error:  # no memory, say
+            if self._begin(run):
+                self._end(run, ending.failed(error))
+            return
+        self._processes.start(run)
 
     def _start_tasks(self, batch: list[Run]) -> None:
         """Begin all of them, with one write of their lines, and have the loop take their first steps next."""
@@ -116,7 +140,7 @@ class Executor:
         except Exception as error:  # no memory, say
             coroutine.close()
             if self._begin(run):
-                self._end(run, _failed(error))
+                self._end(run, ending.failed(error))
             return
         run.body = task
         task.add_done_callback(partial(self._task_done, run))
@@ -127,9 +151,10 @@ class Executor:
             error = asyncio.CancelledError() if task.cancelled() else task.exception()
             if error is not None:
                 self._begin(run)
-                self._end(run, CANCELLED if run.cancelled and task.cancelled() else _failed(error))
+                self._end(run, _cancelled(run, error) if run.cancelled and task.cancelled() else ending.failed(error))
         finally:
-            run.body = None  # here: with the task goes its context, and with that what a job has left there
+            if run.body is task:  # RACE: its next attempt may have one already
+                run.body = None  # here: with the task goes its context, and with that what a job has left there
 
     def _forked(self) -> None:
         """In a child that a job has forked: it is no daemon, even if it comes back from the job."""
@@ -141,7 +166,7 @@ class Executor:
 
     def _cancel_task(self, run: Run) -> None:
         if isinstance(run.body, _Task) and not run.body.done():
-            run.cancelled = True
+            run.cancelled = run.cancel_as or Outcome.CANCELLED
             run.body.cancel()
 
     async def _coroutine(self, run: Run) -> None:
@@ -152,40 +177,40 @@ class Executor:
         try:
             await run.of.function()
         except asyncio.CancelledError as error:
-            ending = CANCELLED if run.cancelled else _failed(error)
+            how = _cancelled(run, error) if run.cancelled else ending.failed(error)
         except BaseException as error:
-            ending = _failed(error)
+            how = _raised(run, error)
         else:
-            ending = CANCELLED if run.cancelled else SUCCEEDED
-        self._end(run, ending)
+            how = _cancelled(run) if run.cancelled else ending.SUCCEEDED
+        self._end(run, how)
 
     def _start_thread(self, run: Run) -> None:
         try:
             start_new_thread(self._function, (run,))
         except Exception as error:  # no more threads are to be had
             if self._begin(run):
-                self._end(run, _failed(error))
+                self._end(run, ending.failed(error))
 
     def _function(self, run: Run) -> None:
         run.body = run.body or get_ident()
         if not self._begin(run):
             return
-        ending = STARVED
+        how = ending.STARVED
         try:
-            run.body = get_ident()  # where it has been handed over twice, the one that has begun
-            runs.current.set(run)
-            _name_this_thread(run.run_id)
-            ending = _returned(run.of.function())
+            _enter_thread(run)
+            how = _returned(run, run.of.function())
         except BaseException as error:
-            ending = _failed(error)
+            how = _raised(run, error)
         finally:
-            self._leave_thread(run, ending)
+            self._leave_thread(run, how)
 
-    def _leave_thread(self, run: Run, ending: Ending) -> None:
+    def _leave_thread(self, run: Run, how: Ending) -> None:
+        me = get_ident()
         try:
-            self._end(run, ending)
+            self._end(run, how)
         finally:
-            run.body = None
+            if run.body == me:  # RACE: its next attempt may have a thread already
+                run.body = None
 
 
 #: Code that stands between the bottom of a stack and the job, and is of no interest there.
@@ -200,9 +225,11 @@ def _dealt(runs: list[Run], together: int) -> list[list[Run]]:
     return [runs[start : start + together] for start in range(0, len(runs), together)]
 
 
-def _name_this_thread(name: str) -> None:
+def _enter_thread(run: Run) -> None:
+    run.body = get_ident()  # where it has been handed over twice, the one that has begun
+    runs.current.set(run)
     try:
-        threading.current_thread().name = name
+        threading.current_thread().name = run.run_id
     except Exception:  # a job has spoilt the module
         pass
 
@@ -217,23 +244,27 @@ def _mend_main_thread() -> None:
         main._set_tstate_lock()  # type: ignore[attr-defined]
 
 
-def _failed(error: BaseException) -> Ending:
-    exit_code = 1
-    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
-        exit_code = error.code or 0
-    return Ending(Outcome.FAILED, render.failure(error, skip=1), exit_code)  # from the job's own first line on
+def _cancelled(run: Run, error: BaseException | None = None) -> Ending:
+    return ending.cancelled(run.cancelled or run.cancel_as or Outcome.CANCELLED, run.of.policies.timeout, error)
 
 
-def _returned(result: Any) -> Ending:
+def _raised(run: Run, error: BaseException) -> Ending:
+    """What the job has raised; where it had no time left, that is what its end is about."""
+    return _cancelled(run, error) if run.cancel_as is Outcome.TIMED_OUT else ending.failed(error)
+
+
+def _returned(run: Run, result: Any) -> Ending:
+    if run.cancel_as is Outcome.TIMED_OUT:
+        return _cancelled(run)
     try:
-        return _refused(result) if inspect.isawaitable(result) else SUCCEEDED
+        return _refused(result) if inspect.isawaitable(result) else ending.SUCCEEDED
     except BaseException:  # a proxy that cannot be asked what it is
-        return SUCCEEDED
+        return ending.SUCCEEDED
 
 
 def _refused(result: Any) -> Ending:
     if inspect.iscoroutine(result):
         result.close()
-    return _failed(
+    return ending.failed(
         TypeError("the function is no coroutine function, yet it returned an awaitable; declare it with `async def`")
     )

@@ -5,7 +5,8 @@ May import: events, render, sink, output, clock, run (for the run that a line be
 Two structlog loggers end in the same sink: `emit` for the daemon's own events, which need no processor, and the one
 that `structlog.get_logger()` gives to jobs, which also takes what comes through stdlib logging. The daemon's own
 does not depend on structlog's global configuration, so a job that configures structlog for itself does not touch
-it. What is printed, by whomever, comes from `output` and joins in as an event of its own.
+it. What is printed, by whomever, comes from `output` and joins in as an event of its own. Lines that the process of a
+job has made (`JobLines`, over there) are forwarded as they are.
 """
 
 import logging
@@ -37,22 +38,26 @@ class Log:
 
     def __init__(self, level: str, layout: str) -> None:
         """Write lines of `level` and above to stdout; `layout` is ``json``, ``console`` or ``auto``."""
-        self._render = _for_people if _is_console(layout) else render.line
+        #: The layout of the lines: ``json`` or ``console``.
+        self.layout = "console" if _is_console(layout) else "json"
+        #: The least level that is logged.
+        self.level = level
+        self._render = renderer(self.layout)
         self._sink = Sink(1, self._dropped_line)
         self._output: output.Output | None = None
         self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
         self._told = {name for name, number in LEVELS.items() if number >= LEVELS[level]}
         self._own = self._logger(self._sink.write)
         self._queued = self._logger(self._sink.put)
-        self._spare = self._logger(self._write_spare)
-        self._take_job_lines(LEVELS[level])
+        self._spare = self._logger(self.forward)
+        JobLines(level, self._render, self.forward)
 
     def divert(self, pipes: output.Pipes) -> None:
         """Make lines of what anybody prints, so that nothing but this log ever reaches its reader.
 
         Raises `RuntimeError` where no thread is to be had.
         """
-        self._output = output.Output(pipes, self._printed, self._sink)
+        self._output = output.Output(pipes, self.printed, self._sink)
 
     def mend(self) -> None:
         """Restore standard descriptors that somebody has closed."""
@@ -105,18 +110,8 @@ class Log:
         direct = type("Direct", (self._wrapper,), {level: method(level) for level in self._told})
         return structlog.wrap_logger(write, processors=[], wrapper_class=direct, context_class=dict).bind()
 
-    def _take_job_lines(self, level: int) -> None:
-        """Make this log the end of structlog's and stdlib logging's default pipelines."""
-        structlog.configure(
-            processors=[self._job_line],
-            wrapper_class=self._wrapper,
-            context_class=dict,
-            logger_factory=lambda *args: _Lines(self._write_spare),
-            cache_logger_on_first_use=True,
-        )
-        logging.basicConfig(handlers=[_Bridge(self._take_record)], level=level, force=True)
-
-    def _printed(self, run: Run | None, stream: str, line: bytes) -> None:
+    def printed(self, run: Run | None, stream: str, line: bytes) -> None:
+        """Log a line that somebody has printed."""
         self.emit(
             events.JOB_OUTPUT,
             job=run.job if run else None,
@@ -125,12 +120,42 @@ class Log:
             line=line.decode("utf-8", "backslashreplace"),
         )
 
-    def _write_spare(self, line: bytes) -> None:
+    def forward(self, line: bytes) -> None:
+        """Take a finished line of a job's, its end included. Never waits."""
         self._sink.write(Spare(line))
 
-    def _job_line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
+    def _dropped_line(self, count: int) -> bytes:
+        event = events.LOG_DROPPED
+        return self._render({"timestamp": clock.now(), "level": event.level, "event": event.name, "count": count})
+
+
+class JobLines:
+    """Makes lines of what jobs and libraries say: the end of structlog's and stdlib logging's default pipelines."""
+
+    def __init__(
+        self,
+        level: str,
+        render: Callable[[dict[str, Any]], bytes],
+        write: Callable[[bytes], object],
+        *,
+        of: Run | None = None,
+    ) -> None:
+        """Have `write` called with each line of `level` and above; `of` is the run of those that belong to no other."""
+        self._render = render
+        self._write = write
+        self._of = of
+        structlog.configure(
+            processors=[self._line],
+            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            context_class=dict,
+            logger_factory=lambda *args: _Lines(write),
+            cache_logger_on_first_use=True,
+        )
+        logging.basicConfig(handlers=[_Bridge(self._take_record)], level=LEVELS[level], force=True)
+
+    def _line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
         line = {"timestamp": clock.now(), "level": level, "event": render.text(fields.pop("event", ""))}
-        run = runs.current.get(None)
+        run = runs.current.get(self._of)
         if run is not None:
             line |= {"job": run.job, "run_id": run.run_id}
         if (error := _exception(fields.pop("exc_info", None))) is not None:  # its truth is its author's
@@ -143,11 +168,7 @@ class Log:
 
     def _take_record(self, record: logging.LogRecord) -> None:
         level = next((name for name, number in _DESCENDING if number <= record.levelno), "debug")
-        self._write_spare(self._job_line(None, level, _fields(record)))
-
-    def _dropped_line(self, count: int) -> bytes:
-        event = events.LOG_DROPPED
-        return self._render({"timestamp": clock.now(), "level": event.level, "event": event.name, "count": count})
+        self._write(self._line(None, level, _fields(record)))
 
 
 class _Lines:
@@ -200,6 +221,11 @@ def _exception(exc_info: Any) -> BaseException | None:
 
 def _is_console(layout: str) -> bool:
     return os.isatty(1) if layout == "auto" else layout == "console"
+
+
+def renderer(layout: str) -> Callable[[dict[str, Any]], bytes]:
+    """What makes a line of its fields, by the layout of the lines: ``json`` or ``console``."""
+    return _for_people if layout == "console" else render.line
 
 
 def _for_people(fields: dict[str, Any]) -> bytes:

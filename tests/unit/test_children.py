@@ -56,7 +56,7 @@ def until(condition: Callable[[], object]) -> None:
 def commands(family: Family) -> list[str]:
     """Who is noted, by what it runs."""
     family.note()
-    return sorted(map(children._command, family._members))
+    return sorted(map(children.command_of, family._members))
 
 
 def test_family_is_everybody_below_and_nobody_else(family: Family, shell: Start) -> None:
@@ -150,6 +150,31 @@ def test_who_came_after_the_note_is_not_asked(family: Family, shell: Start) -> N
     assert process.wait(LIMIT_S) == -signal.SIGTERM
 
 
+def test_run_that_is_a_process_is_left_to_who_executes_it(
+    family: Family, shell: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks it twice, nor whom it has started, whatever those have made of their environment."""
+    with monkeypatch.context() as patch:
+        patch.setenv(children.MARK, "a-1")
+        run = shell("env -i sleep 60 & wait")
+    other = shell("exec sleep 60")
+    until(lambda: commands(family) == ["sh", "sleep", "sleep"])
+    family.terminate()
+    assert other.wait(LIMIT_S) == -signal.SIGTERM
+    assert commands(family) == ["sh", "sleep"]
+    assert {each.command for each in family.end(0.0)} == {"sh", "sleep"}
+    assert run.wait(LIMIT_S) == -signal.SIGKILL
+
+
+def test_daemon_that_is_a_run_itself_asks_its_own() -> None:
+    """They inherit its mark."""
+    code = (
+        "import os, subprocess\nfrom jobd.children import Family\nfamily = Family(os.getpid())\n"
+        "p = subprocess.Popen(['sleep', '60'])\nfamily.note()\nfamily.terminate()\nprint(p.wait(20))"
+    )
+    assert python(code, **{children.MARK: "a-1"}).strip() == "-15"
+
+
 def test_orphan_is_remembered(family: Family, shell: Start) -> None:
     """Its parent has ended, and it is nobody's child that we know; it was noted before."""
     process = shell(f"({DEAF}exec sleep 60) & wait")
@@ -167,9 +192,9 @@ def test_number_that_belongs_to_somebody_else_now_is_not_hit(shell: Start) -> No
     real = children.named(process.pid)
     assert real is not None
     assert not children.lives(Process(real.pid, real.started + 1))
-    assert not children._send(Process(real.pid, real.started + 1), signal.SIGKILL)
+    assert not children.send(Process(real.pid, real.started + 1), signal.SIGKILL)
     assert children.lives(real)
-    assert children._send(real, signal.SIGKILL)
+    assert children.send(real, signal.SIGKILL)
     assert process.wait(LIMIT_S) == -signal.SIGKILL
 
 
@@ -183,7 +208,7 @@ def test_old_kernels_without_handles_are_signalled_by_number(shell: Start, monke
     process = shell("exec sleep 60")
     family = children.named(process.pid)
     assert family is not None
-    assert children._send(family, signal.SIGKILL)
+    assert children.send(family, signal.SIGKILL)
     assert process.wait(LIMIT_S) == -signal.SIGKILL
 
 
@@ -202,7 +227,7 @@ def test_process_whose_first_thread_has_ended_lives(family: Family) -> None:
         "ctypes.CDLL(None).pthread_exit(None)"
     )
     process = subprocess.Popen(["python3", "-c", code])
-    until(lambda: (stat := children._stat(process.pid)) and stat.state == "Z")
+    until(lambda: (stat := children.stat_of(process.pid)) and stat.state == "Z")
     assert children.named(process.pid)
     assert [each.pid for each in family.end(0.0)] in ([process.pid], [])
     process.wait(LIMIT_S)

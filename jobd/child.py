@@ -1,0 +1,176 @@
+"""The process of a function: ``python -m jobd.child FD``. Not for people: jobd starts it, with a line to itself as FD.
+
+May import: job, log, render, run, schedule, wires. It hears what to do, makes the run known to the function as in the
+daemon, calls it, and tells what it has come to. It leaves as any program does: what the function has left for its exit
+is done, and threads are waited for, but not for long.
+
+Tricky: a SIGTERM ends the function wherever it stands, by a SystemExit in the main thread, so that its `finally` blocks
+are run; a second one must not come amid those. And a process that the function has forked may come back from it; it
+has nothing to tell.
+"""
+
+import faulthandler
+import inspect
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from _thread import start_new_thread
+from types import FrameType
+from typing import Any, NoReturn
+
+from jobd import log, render, wires
+from jobd import run as runs
+from jobd.job import Job, Kind
+from jobd.run import Run
+from jobd.schedule import MAX_INTERVAL_S, Every
+
+#: What the shell says of a process that SIGTERM has ended.
+TERMINATED = 128 + signal.SIGTERM
+#: How long the interpreter may take to leave, once the result is told.
+LEAVE_S = 5.0
+#: How long jobd may take to hear a line of the log, and how often the result is told until it has been heard.
+_SEND_TIMEOUT = struct.pack("ll", 1, 0)
+_TRIES = 10
+
+
+def main() -> NoReturn:
+    """Do what the line says, and leave."""
+    line = _Line(int(sys.argv[1]))
+    task = line.task()
+    sys.path[:] = task["path"]
+    run = _run(task)
+    terminated = _Terminated(run)
+    signal.signal(signal.SIGTERM, terminated)
+    faulthandler.enable()
+    log.JobLines(task["level"], log.renderer(task["layout"]), line.log, of=run)
+    start_new_thread(line.listen, (run,))
+    runs.current.set(run)
+    pid = os.getpid()
+    result, code = _result(task["module"], task["function"])
+    if os.getpid() == pid:
+        terminated.over = True
+        line.tell(result)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
+    sys.exit(code)
+
+
+def _run(task: dict[str, Any]) -> Run:
+    """The run, as the function may see it. When its job is due is the daemon's business."""
+    target = f"{task['module']}:{task['function']}"
+    run = Run(
+        Job(task["job"], Every(MAX_INTERVAL_S), _nothing, Kind.PROCESS, target),
+        task["run_id"],
+        task["tick"],
+        task["tick"],
+    )
+    run.scheduled_ns, run.attempt, run.begun = task["scheduled_ns"], task["attempt"], True
+    return run
+
+
+def _nothing() -> None:
+    """In place of the function, which is not there before its module is."""
+
+
+def _result(module: str, qualname: str) -> tuple[dict[str, Any], int]:
+    """What the function has come to, and the code to leave with."""
+    skip = 2  # so that a traceback begins with the job's own first line
+    try:
+        function = _found(module, qualname)
+        skip = 1
+        _refuse_awaitable(function())
+    except BaseException as error:
+        return render.failure(error, skip), _code(error)
+    return {}, 0
+
+
+def _found(module: str, qualname: str) -> Any:
+    __import__(module)  # not importlib's function, which leaves its own lines in every traceback
+    found: Any = sys.modules[module]
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _refuse_awaitable(result: Any) -> None:
+    try:
+        awaitable = inspect.isawaitable(result)
+    except BaseException:  # a proxy that cannot be asked what it is
+        return
+    if awaitable:
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            "the function is no coroutine function, yet it returned an awaitable; declare it with `async def`"
+        )
+
+
+def _code(error: BaseException) -> int:
+    """What a program would leave with that lets this through."""
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        return error.code or 0
+    return 1
+
+
+class _Terminated:
+    """What a SIGTERM does: it ends the function, once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        #: Whether there is no function to be ended any more, or it is being ended.
+        self.over = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self._run.ask_to_stop()
+        if not self.over:
+            self.over = True
+            sys.exit(TERMINATED)
+
+
+class _Line:
+    """The line to the daemon, from this end."""
+
+    def __init__(self, fd: int) -> None:
+        self._line = socket.socket(fileno=fd)
+        self._line.set_inheritable(False)
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
+
+    def task(self) -> dict[str, Any]:
+        """What is to be done. It has been sent before this process was there."""
+        task: dict[str, Any] = json.loads(self._line.recv(wires.MESSAGE_BYTES))
+        return task
+
+    def listen(self, run: Run) -> None:
+        """In a thread of its own: hear that the run is to end, or that jobd has gone."""
+        try:
+            self._line.recv(1)
+        except OSError:
+            pass
+        run.ask_to_stop()
+
+    def log(self, line: bytes) -> None:
+        """Hand on a line of the log; it is lost where jobd does not take it."""
+        self._send(wires.LOGGED + line)
+
+    def tell(self, result: dict[str, Any]) -> None:
+        """Tell what the function has come to."""
+        message = wires.RESULT + (render.line(result) if result else b"{}")
+        for _ in range(_TRIES):
+            if self._send(message):
+                return
+
+    def _send(self, message: bytes) -> bool:
+        try:
+            self._line.send(message, socket.MSG_NOSIGNAL)
+        except BlockingIOError:  # jobd is suspended, say; its child is not to be
+            return False
+        except OSError:  # it has gone
+            pass
+        return True
+
+
+if __name__ == "__main__":
+    main()
