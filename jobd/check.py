@@ -1,19 +1,20 @@
 """`jobd check`: what the daemon would run with and when, for people to read; starts nothing.
 
-May import: settings, job, clock, envfile, render.
+May import: settings, loader, modules, job, policy, schedule, clock, envfile, render.
 """
 
 from collections.abc import Iterator
 
-from jobd import clock, envfile, render, settings
+from jobd import clock, envfile, modules, policy, render, schedule, settings
 from jobd.job import Job
+from jobd.loader import Loaded
 from jobd.settings import DECLARED, Resolved
 
 #: How many ticks of each job are shown.
 TICKS = 3
 
 
-def lines(resolved: Resolved, file: envfile.EnvFile, jobs: list[Job]) -> Iterator[str]:
+def lines(resolved: Resolved, file: envfile.EnvFile, loaded: Loaded) -> Iterator[str]:
     """The report, line by line."""
     yield "Settings"
     yield from _table([_setting_row(key, resolved) for key in DECLARED])
@@ -27,14 +28,39 @@ def lines(resolved: Resolved, file: envfile.EnvFile, jobs: list[Job]) -> Iterato
         yield f"  Given twice: {name}; the last one counts ({file.sources[name]})"
     yield ""
     yield "Jobs"
-    yield from _table([[job.name, str(job.schedule), job.kind.value, job.target] for job in jobs])
+    yield from _table([_job_row(job) for job in loaded.jobs])
     yield ""
+    if loaded.lifespans:
+        yield "Lifespans"
+        yield from _table([[lifespan.module, modules.name_of(lifespan.function)] for lifespan in loaded.lifespans])
+        yield ""
     yield "Next ticks, if the daemon started now"
     wall, now = clock.Clock(), clock.Real.monotonic()
     start_ns = wall.wall_ns(now)
-    yield from _table(
-        [[j.name, *(clock.stamp(start_ns + j.schedule.offset_ns(tick)) for tick in range(TICKS))] for j in jobs]
-    )
+    yield from _table([[job.name, *map(clock.stamp, _next_ticks(job, start_ns))] for job in loaded.jobs])
+
+
+def _job_row(job: Job) -> list[str]:
+    kind = f"{job.kind.value} {job.command.arguments[0]}" if job.command else job.kind.value
+    return [job.name, str(job.schedule), kind, job.target, " ".join(_command_terms(job) + policy.shown(job.policies))]
+
+
+def _command_terms(job: Job) -> list[str]:
+    """How the command is executed, where that is not as the daemon is."""
+    if job.command is None:
+        return []
+    terms = {"cwd": job.command.cwd, "env": ",".join(name for name, _ in job.command.env), "user": job.command.user}
+    return [f"{name}={term}" for name, term in terms.items() if term]
+
+
+def _next_ticks(job: Job, start_ns: int) -> list[int]:
+    ticks = job.schedule
+    if isinstance(ticks, schedule.Every):
+        return [start_ns + ticks.offset_ns(tick) for tick in range(TICKS)]
+    found = [ticks.after(start_ns)]
+    while len(found) < TICKS:
+        found.append(ticks.after(found[-1]))
+    return found
 
 
 def _setting_row(key: str, resolved: Resolved) -> list[str]:

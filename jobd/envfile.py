@@ -1,6 +1,6 @@
 """The `.env` file: python-dotenv's parser, with what it would hang on, drop or guess refused.
 
-May import: errors.
+May import: textfile, errors.
 
 python-dotenv hangs on a FIFO, takes a directory for an empty file, and drops what follows a quote that is never
 closed. So the file is checked before it is parsed, and each piece that the parser marks as faulty is reported with
@@ -11,17 +11,16 @@ Tricky: what is read here is put into the environment later, which takes less th
 
 import os
 import re
-import stat
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
 from dotenv.parser import Binding, parse_stream
 
+from jobd import textfile
 from jobd.errors import Fault, InvalidConfig
 
-#: A configuration is never this large; something that is was named by mistake.
-MAX_BYTES = 262_144
+MAX_BYTES = textfile.MAX_BYTES
 #: An unclosed quote makes the parser read to the end of the file; after so many faults the rest is not worth it.
 MAX_FAULTS = 10
 #: What a faulty line begins with if it was meant for an assignment.
@@ -58,43 +57,19 @@ def read(path: str | None) -> EnvFile:
             return EnvFile()
         raise InvalidConfig([Fault("--env-file", shown, named_by, "there is no such file")]) from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         setting = ".env" if path is None else "--env-file"
-        raise InvalidConfig([Fault(setting, shown, named_by, f"cannot be used: {reason}")]) from None
+        raise InvalidConfig([Fault(setting, shown, named_by, f"cannot be used: {textfile.why(error)}")]) from None
     return _parse(text, shown)
 
 
 def _text(path: Path) -> str:
-    data = _bytes(path)
-    if b"\0" in data:
-        raise ValueError(f"line {_line_of(data, data.index(0))} holds a NUL byte")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"line {_line_of(data, error.start)} is not UTF-8") from None
+    text = textfile.read(path)
     for blanks in _BLANKS.finditer(text):
         if len(blanks[0]) > MAX_BLANKS:
             before = text[: blanks.start()].encode()
-            raise ValueError(f"line {_line_of(before, len(before))} holds more than {MAX_BLANKS} blanks in a row")
+            line = textfile.line_of(before, len(before))
+            raise ValueError(f"line {line} holds more than {MAX_BLANKS} blanks in a row")
     return text
-
-
-def _bytes(path: Path) -> bytes:
-    # O_NONBLOCK: opening a FIFO must not wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is no regular file")
-        data: bytes | None = file.read(MAX_BYTES + 1)
-    if data is None:  # one of the kernel's, such as /proc/kmsg, would have us wait
-        raise ValueError("nothing can be read from it")
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"it is larger than {MAX_BYTES} bytes")
-    return data
-
-
-def _line_of(data: bytes, offset: int) -> int:
-    return len((data[:offset] + b".").splitlines())
 
 
 def _parse(text: str, shown: str) -> EnvFile:

@@ -28,3 +28,7 @@ class InvalidConfig(Exception):
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(f"{f.setting}={f.value!r} ({f.source}): {f.reason}" for f in faults))
         self.faults = faults
+
+
+class Unusable(Exception):
+    """Something that was named gives no job, for the reason that it says; the cause was raised by the user's code."""

@@ -50,6 +50,46 @@ def test_check_shows_settings_jobs_and_ticks(command: Command, jobs: Path, progr
     assert not (jobs.parent / "started").exists()
 
 
+def test_check_shows_a_file_of_jobs(command: Command, jobs: Path) -> None:
+    """Each job with its kind, the policies that are not the default, and ticks by whichever schedule."""
+    (jobs.parent / "jobs.toml").write_text(
+        "[defaults]\ntimeout = '90s'\n"
+        "[jobs.backup]\ncron = '0 3 * * *'\ncommand = ['/bin/echo', 'x']\nenv.TOKEN = 'secret'\noverlap = 'skip'\n"
+        "[jobs.aligned]\nevery = '1h'\nanchor = 'clock'\ncall = 'jobs:first'\n"
+    )
+    done = command("check", "jobs.toml")
+    assert done.returncode == 0, done
+    shown = re.findall(r"(?m)^  (?:backup|aligned) .*$", done.stdout)
+    assert re.search(
+        "cron 0 3 .* UTC +command /bin/echo +jobs.toml:backup +env=TOKEN timeout=1m30s overlap=skip", shown[0]
+    )
+    assert re.search("every 1h of the clock +coroutine +jobs.toml:aligned +timeout=1m30s$", shown[1])
+    assert all(instant.endswith("T03:00:00") for instant in re.findall(INSTANT, shown[2]))
+    assert all(instant.endswith(":00:00") for instant in re.findall(INSTANT, shown[3]))
+    assert [len(re.findall(INSTANT, line)) for line in shown] == [0, 0, 3, 3]
+    assert "secret" not in done.stdout
+    assert "Lifespans" not in done.stdout
+    assert not (jobs.parent / "started").exists()
+
+
+def test_check_reports_every_fault_of_a_file_of_jobs(command: Command, jobs: Path) -> None:
+    """Each with its line."""
+    (jobs.parent / "jobs.toml").write_text("[jobs.a]\nevery = 5\ncall = 'jobs:absent'\ntimeot = 1\n")
+    done = command("check", "jobs.toml")
+    assert done.returncode == 78
+    lines = [parsed(raw) for raw in done.stdout.encode().splitlines(keepends=True)]
+    assert [line["source"] for line in lines] == ["jobs.toml line 4", "jobs.toml line 3"]
+
+
+def test_check_shows_lifespans(command: Command, jobs: Path) -> None:
+    """With their modules."""
+    with jobs.open("a") as file:
+        file.write("from jobd import lifespan\n@lifespan\nasync def shared(): yield\n")
+    done = command("check", "jobs")
+    assert done.returncode == 0, done
+    assert "Lifespans\n  jobs  shared\n" in done.stdout
+
+
 def test_check_names_every_setting(command: Command, jobs: Path) -> None:
     """No setting is missing in the report."""
     shown = command("check", "jobs").stdout
