@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +30,15 @@ from jobd import (
 )
 from jobd.errors import Fault, InvalidConfig
 from jobd.exits import ExitCode
-from jobd.job import Job
-from jobd.settings import DECLARED, Resolved
+from jobd.loader import Loaded
+from jobd.settings import DECLARED, Resolved, Settings
 
 _DESCRIPTION = "Starts jobs on time, whatever the earlier ones do, and stops on time, whatever the running ones do."
 _TARGETS = """\
-A target is package.module (every job declared in it) or package.module:function (that one, every JOBD_INTERVAL if
-it declares no schedule). The current directory is importable. Without a target, JOBD_JOBS says what to run, and with
-that unset too, the built-in demo job: every 10 s it starts a run that sleeps a random 5 to 15 s.
+A target is package.module (every job declared in it), package.module:function (that one, every JOBD_INTERVAL if it
+declares no schedule), or a path ending in .toml (every job in that file). The current directory is importable. Without
+a target, JOBD_JOBS says what to run, and with that unset too, the built-in demo job: every 10 s it starts a run that
+sleeps a random 5 to 15 s.
 """
 #: How long a check waits for the reader of its faults; nobody is in a hurry.
 CHECK_FLUSH_S = 60.0
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(_with_command(arguments))
     configuration = _configuration(given)
     settings.in_use = configuration.resolved.settings
-    return _check(configuration) if given.command == "check" else _run(configuration)
+    return _check(configuration) if given.command == "check" else _run(given, configuration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +61,43 @@ class _Configuration:
     file: envfile.EnvFile
     faults: list[Fault]
 
-    def load(self) -> list[Job]:
-        """The jobs. Raises `InvalidConfig` with the faults of the settings and those of the targets, all at once."""
-        for name, value in self.file.values.items():
-            if not name.startswith(settings.PREFIX):
-                os.environ.setdefault(name, value)  # the jobs' own variables; a real one wins
+    def load(self, *, fresh: bool = False) -> Loaded:
+        """The jobs, and what they share; from modules that are imported anew where they have changed, if `fresh`.
+
+        Raises `InvalidConfig` with the faults of the settings and those of the targets, all at once.
+        """
+        before = dict(_handed_on)
+        _hand_on(self.file.values)
         given = self.resolved.given["jobs"]
         now = self.resolved.settings
         try:
-            jobs = loader.load(now.jobs, now.interval, given.source, _here())
+            loaded = loader.load(now.jobs, now.interval, given.source, _here(), fresh=fresh)
         except InvalidConfig as invalid:
+            _hand_on(before)
             raise InvalidConfig(self.faults + invalid.faults) from None
         if self.faults:
+            _hand_on(before)
             raise InvalidConfig(self.faults)
-        return jobs
+        return loaded
+
+
+#: The jobs' own variables that a file has put into the environment.
+_handed_on: dict[str, str] = {}
+
+
+def _hand_on(values: Mapping[str, str]) -> None:
+    """Put the file's variables for the jobs into the environment, where a real one wins; those it had before go."""
+    ours = {name for name, value in _handed_on.items() if os.environ.get(name) == value}
+    given = {
+        name: value
+        for name, value in values.items()
+        if not name.startswith(settings.PREFIX) and (name in ours or name not in os.environ)
+    }
+    _handed_on.clear()
+    _handed_on.update(given)
+    os.environ.update(given)
+    for name in ours - given.keys():
+        del os.environ[name]
 
 
 def _configuration(given: argparse.Namespace) -> _Configuration:
@@ -89,7 +113,7 @@ def _configuration(given: argparse.Namespace) -> _Configuration:
     return _Configuration(resolved, file, faults + resolved.faults)
 
 
-def _run(configuration: _Configuration) -> int:
+def _run(command: argparse.Namespace, configuration: _Configuration) -> int:
     now = configuration.resolved.settings
     try:
         pipes = output.pipes()
@@ -100,9 +124,10 @@ def _run(configuration: _Configuration) -> int:
     except (OSError, RuntimeError, MemoryError) as error:  # no descriptor or no thread is to be had
         return _cannot_start(error)
 
-    def load() -> list[Job]:
-        _warn(to, configuration)
-        return configuration.load()
+    def load(again: bool) -> tuple[Settings, Loaded]:
+        found = _configuration(command) if again else configuration
+        _warn(to, found)
+        return found.resolved.settings, found.load(fresh=again)
 
     return parts.run(load)
 
@@ -120,14 +145,14 @@ def _check(configuration: _Configuration) -> int:
         os.kill(os.getpid(), signum)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            jobs = configuration.load()
+            loaded = configuration.load()
     except InvalidConfig as invalid:
         now = configuration.resolved.settings
         to = log.Log(now.log_level, now.log_format)
         daemon.report(to, invalid.faults)
         to.flush(CHECK_FLUSH_S)
         return ExitCode.CONFIG
-    report = "".join(f"{line}\n" for line in check.lines(configuration.resolved, configuration.file, jobs))
+    report = "".join(f"{line}\n" for line in check.lines(configuration.resolved, configuration.file, loaded))
     with contextlib.suppress(OSError):  # of a reader that has seen enough, or a disk that is full
         if sys.stdout is not None:  # it has been closed
             sys.stdout.buffer.write(report.encode(sys.stdout.encoding, "backslashreplace"))

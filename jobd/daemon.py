@@ -2,7 +2,7 @@
 
 May import everything below it. This file puts the parts together and decides in which thread each works; what they
 do is in their own files. A signal goes from the pipe in `signals` to `_obey`, and from there to the stop sequence;
-a tick from the spawner to the runner, and from there to the plane or thread that executes it.
+a tick from the spawner to the runner, and from there to the plane, thread or process that executes it.
 """
 
 import asyncio
@@ -26,8 +26,10 @@ from jobd import (
     garbage,
     hooks,
     interpreter,
+    lifespans,
     log,
     notify,
+    reload,
     render,
     runner,
     signals,
@@ -36,18 +38,24 @@ from jobd import (
     stop,
     watch,
 )
+from jobd import settings as setting
 from jobd.agenda import Agenda
 from jobd.clock import Real, seconds
 from jobd.errors import Fault, InvalidConfig
 from jobd.exits import ExitCode
-from jobd.job import Due, Job
+from jobd.job import Due
+from jobd.loader import Loaded
 from jobd.plane import STARVED_S, ControlLoop, JobPlane
 from jobd.settings import Settings
+from jobd.states import State
 
 #: How often at most systemd is told the number of runs in flight.
 STATUS_EVERY_S = 1.0
 #: How often at most it is told that the machine has nothing to give.
 TELL_STARVED_EVERY_S = 10.0
+
+#: Reads the jobs and the settings, or raises `InvalidConfig`; modules that it has read before anew, if it is told so.
+Load = Callable[[bool], tuple[Settings, Loaded]]
 
 
 class Daemon:
@@ -65,8 +73,10 @@ class Daemon:
         self._loop = ControlLoop(_selector())
         self._loop.set_debug(False)  # PYTHONDEVMODE is for the jobs' loop; here it would take time from every tick
         self._plane = JobPlane()
-        self._runner = runner.Runner(self._loop, self._plane, to, settings.max_running)
-        self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer)
+        self._runner = runner.Runner(self._loop, self._plane, to)
+        self._runner.set_limits(settings.max_running, settings.cancel_timeout)
+        self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer, self._tell_step)
+        self._lifespans = lifespans.Lifespans(self._plane, self._loop, to)
         self._watch = watch.Watch(self._loop, self._plane, self._runner, to, self._notifier, garbage.Collector())
         self._stop = stop.StopSequence(
             loop=self._loop,
@@ -78,8 +88,11 @@ class Daemon:
             stop_spawning=lambda: self._runner.skip(self._spawner.stop()),
             leave=self._leave,
             children=fences.guard,
+            lifespans=self._lifespans,
         )
-        self._runner.on_change = self._runs_changed
+        self._runner.on_change = self._lifespans.on_change = self._runs_changed
+        self._reload = reload.Reload(self._loop, self._load_again, self._take_reloaded, self._tell_reload)
+        self._loaded = Loaded([], [])
         self._on_terminal = signals.on_terminal()
         self._to_handle: set[int] = set()
         self._ignored: Counter[int] = Counter()
@@ -98,8 +111,9 @@ class Daemon:
         self._starved = 0
         self._tell_starved_at = 0.0
 
-    def run(self, load: Callable[[], list[Job]]) -> NoReturn:
+    def run(self, load: Load) -> NoReturn:
         """Load the jobs, run them until a stop is asked for, and leave the process with an `ExitCode`."""
+        self._load = load
         try:
             self._serve(self._start(load))
         except InvalidConfig as invalid:
@@ -168,32 +182,117 @@ class Daemon:
         if bound_s > limit_s:
             self._log.emit(events.CONFIG_LONG_STOP, bound_s=bound_s, supervisor=supervisor, limit_s=limit_s)
 
-    def _start(self, load: Callable[[], list[Job]]) -> list[Job]:
+    def _start(self, load: Load) -> Loaded:
         self._warn_of_long_stop(self._settings.grace_period + self._settings.cancel_timeout + 1)
         self._plane.start(self._stray, self._plane_broken)
         started, traced, profiled = exits.pid(), sys.gettrace(), sys.getprofile()
         with _Ears(self._listen, self._stop.resume):
             try:
-                jobs = load()
+                _, loaded = load(False)
             finally:
                 if exits.pid() != started:
                     exits.leave(0)  # a module has forked and come back twice: the other one is the daemon
         sys.settrace(traced)  # what a module has set here would be called for every line of the control plane
         sys.setprofile(profiled)
         signals.reassert()
-        return jobs
+        return loaded
 
-    def _serve(self, jobs: list[Job]) -> None:
+    def _serve(self, loaded: Loaded) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.add_reader(signals.fileno(), self._listen)
         self._listen()
+        self._loaded = loaded
+        if loaded.lifespans:
+            self._lifespans.open(loaded.lifespans, self._opened)
+        else:
+            self._begin()
+        self._serving = True
+
+    def _opened(self, fault: tuple[str, BaseException] | None) -> None:
+        """What jobs share is open, or cannot be opened."""
+        if fault is None:
+            self._begin()
+        elif self._stop.state is State.STARTING:
+            report(self._log, [_lifespan_fault(*fault)])
+            self._stop.refuse()
+
+    def _begin(self) -> None:
         if self._stop.ready():
-            self._log.emit(events.DAEMON_READY, jobs=len(jobs), startup_s=_uptime_s())
+            self._log.emit(events.DAEMON_READY, jobs=len(self._loaded.jobs), startup_s=_uptime_s())
             self._notifier.ready()
             self._tell_status()
             self._watch.start()
-            self._spawner.start(jobs)
-        self._serving = True
+            self._spawn()
+
+    def _spawn(self) -> None:
+        self._spawner.start(self._loaded.jobs)
+        if self._spawner.on_wall and not self._spawner.is_told_of_clock:
+            from jobd.clockset import listen  # only where it is needed: it takes a while to import
+
+            self._spawner.is_told_of_clock = listen(self._loop, self._spawner.look_at_clock)
+
+    def _tell_step(self, step_s: float) -> None:
+        self._log.emit(events.CLOCK_STEPPED, step_s=seconds(step_s))
+
+    def _read_again(self) -> None:
+        if self._stop.state is State.RUNNING:
+            self._notifier.reloading()
+            self._reload.ask()
+
+    def _tell_reload(self, waited_s: float, stack: list[str]) -> None:
+        self._log.emit(events.RELOAD_WAITING, waited_s=waited_s, stack=stack)
+
+    def _load_again(self) -> tuple[Settings, Loaded]:
+        """In a thread of its own: read everything anew."""
+        return self._load(True)
+
+    def _take_reloaded(self, result: tuple[Settings, Loaded] | BaseException) -> None:
+        """Use what has been read, if it can be used and nobody has asked for a stop meanwhile."""
+        if self._stop.state is not State.RUNNING:
+            return
+        if isinstance(result, BaseException):
+            faults = result.faults if isinstance(result, InvalidConfig) else [_reload_fault(result)]
+            self._refuse_reload(faults)
+            return
+        settings, loaded = result
+        if loaded.lifespans and loaded.lifespans != self._loaded.lifespans:
+            self._lifespans.open(loaded.lifespans, lambda fault: self._reopened(settings, loaded, fault))
+        else:
+            self._use(settings, loaded)
+
+    def _reopened(self, settings: Settings, loaded: Loaded, fault: tuple[str, BaseException] | None) -> None:
+        if self._stop.state is not State.RUNNING:
+            return
+        if fault is None:
+            self._use(settings, loaded)
+        else:
+            self._refuse_reload([_lifespan_fault(*fault)])
+
+    def _refuse_reload(self, faults: list[Fault]) -> None:
+        report(self._log, faults)
+        self._log.emit(events.RELOAD_REFUSED, faults=len(faults))
+        self._notifier.ready()
+        self._reload.end()
+
+    def _use(self, settings: Settings, loaded: Loaded) -> None:
+        """From here on these jobs and settings hold."""
+        difference = reload.difference(self._loaded.jobs, loaded.jobs)
+        reopened = loaded.lifespans != self._loaded.lifespans
+        self._loaded, self._settings = loaded, settings
+        self._runner.use(loaded.jobs)
+        self._spawn()
+        self._runner.set_limits(settings.max_running, settings.cancel_timeout)
+        self._stop.use(settings)
+        self._fences.allow(stop.bound_s(settings))
+        setting.in_use = settings
+        if reopened:
+            self._lifespans.retire(self._runner.begun, but_last=bool(loaded.lifespans))
+        self._log.emit(
+            events.DAEMON_RELOADED, added=difference.added, changed=difference.changed, removed=difference.removed
+        )
+        self._notifier.ready()
+        self._runs_changed()
+        self._reload.end()
 
     def _listen(self) -> None:
         self._fences.guard.brace()
@@ -212,6 +311,8 @@ class Daemon:
             self._handle_soon(signum)
         elif signum in signals.STOP or (signum == signal.SIGHUP and self._on_terminal):
             self._stop.signalled(signal.Signals(signum))
+        elif signum == signal.SIGHUP:
+            self._read_again()
         elif signum == signal.SIGUSR1:
             self._log.emit(
                 events.DAEMON_STATUS,
@@ -219,7 +320,7 @@ class Daemon:
                 running=self._runner.running,
                 uptime_s=_uptime_s(),
             )
-            self._runner.tell()
+            self._runner.flight.tell()
         elif signum == signal.SIGQUIT:
             self._fences.show_stacks()
         elif signum in signals.STRAY:
@@ -250,6 +351,8 @@ class Daemon:
         self._tell_status_soon()
 
     def _runs_changed(self) -> None:
+        if self._lifespans.retiring:
+            self._lifespans.runs_ended(self._runner.begun)
         self._stop.runs_changed()
         self._tell_status_soon()
 
@@ -330,6 +433,15 @@ def report(to: log.Log, faults: list[Fault]) -> None:
             reason=fault.reason,
             **failure,
         )
+
+
+def _lifespan_fault(module: str, error: BaseException) -> Fault:
+    reason = f"the lifespan of {module} raised {type(error).__name__} when it was opened"
+    return Fault("JOBD_JOBS", module, "lifespan", reason, error)
+
+
+def _reload_fault(error: BaseException) -> Fault:
+    return Fault("JOBD_JOBS", "", "reload", f"cannot be read again: {type(error).__name__}", error)
 
 
 def _selector() -> selectors.BaseSelector:

@@ -65,6 +65,10 @@ class LastFences:
         """How long ago the stop signal came that has just been read, if that is worth telling; otherwise 0."""
         return self.guard.unread_s()
 
+    def allow(self, bound_s: float) -> None:
+        """From here on the daemon may live for `bound_s` after a stop signal."""
+        self.guard.allow(bound_s + GUARD_AFTER_S)
+
     def arm(self, within_s: float) -> None:
         """End the process with `ExitCode.FENCED`, `within_s` from now."""
         self.guard.kill_after(within_s + GUARD_AFTER_S)

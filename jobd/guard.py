@@ -75,6 +75,11 @@ class Guard:
             self._braced[0] = False
             self._tell(sentry.GONE_WITHIN, math.inf)
 
+    def allow(self, bound_s: float) -> None:
+        """From here on the daemon may live for `bound_s` after a stop signal."""
+        self._bound_s = bound_s
+        self._tell(sentry.ALLOW, bound_s)
+
     def kill_after(self, within_s: float) -> None:
         """Kill this process if it is still there in `within_s`, and its children with it."""
         self._told = True

@@ -1,171 +1,156 @@
-"""From targets to jobs: imports what they name, and reports everything that is wrong with it.
+"""From targets to jobs: what each names, in Python or in a file, and everything that is wrong with it.
 
-May import: job, schedule, errors. Runs the users' code at import, so it can raise anything or never come back;
-whoever calls it must be able to stop the process meanwhile. A reader for another kind of target stands beside
-`_from_python`.
+May import: modules, jobsfile, job, schedule, errors. Runs the users' code at import, so it may never come back;
+whoever calls it must be able to stop the process meanwhile. Files of jobs are read by `jobsfile`, which comes back
+here for the functions that they call.
 """
 
-import importlib
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from jobd import job as jobs
-from jobd import schedule
-from jobd.errors import Fault, InvalidConfig
-
-Found = TypeVar("Found")
+from jobd import modules, schedule
+from jobd.errors import Fault, InvalidConfig, Unusable
 
 
-def load(targets: Sequence[str], interval_s: float, source: str, here: str) -> list[jobs.Job]:
+@dataclass(frozen=True, slots=True)
+class Lifespan:
+    """What the jobs of a module share, and who opens and closes it."""
+
+    module: str
+    function: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the targets name."""
+
+    jobs: list[jobs.Job]
+    #: Those of the modules that targets or jobs name, in this order.
+    lifespans: list[Lifespan]
+
+
+def load(targets: Sequence[str], interval_s: float, source: str, here: str, *, fresh: bool = False) -> Loaded:
     """The jobs that the targets name; one that declares no schedule starts every `interval_s`.
 
-    `source` says where the targets come from, `here` is the directory that becomes importable. Raises `InvalidConfig`
-    with every fault of every target.
+    `source` says where the targets come from, `here` is the directory that becomes importable. If `fresh`, modules in
+    it that were imported for an earlier load are imported again, and after a fault the earlier ones are back. Raises
+    `InvalidConfig` with every fault of every target.
     """
     if here not in sys.path:
         sys.path.insert(0, here)
-    default = schedule.Every(interval_s)
-    named: dict[str, jobs.Job] = {}
-    faults: list[Fault] = []
+    with modules.recorded(here, fresh=fresh):
+        loading = _Loading(schedule.Every(interval_s), source, here)
+        for target in targets:
+            loading.take(target)
+        return loading.loaded()
 
-    def fault(target: str, reason: str, raised: BaseException | None = None) -> None:
-        faults.append(Fault("JOBD_JOBS", target, source, reason, raised))
 
-    for target in targets:
+class _Loading:
+    """One load: what has been found so far."""
+
+    def __init__(self, default: schedule.Every, source: str, here: str) -> None:
+        self._default = default
+        self._source = source
+        self._here = here
+        self._named: dict[str, jobs.Job] = {}
+        self._lifespans: dict[str, Lifespan] = {}
+        #: Modules that cannot be used, so that none is imported again to fail again.
+        self._unusable: dict[str, Unusable] = {}
+        self._faults: list[Fault] = []
+
+    def loaded(self) -> Loaded:
+        """What has been found. Raises `InvalidConfig`."""
+        if self._faults:
+            raise InvalidConfig(self._faults)
+        return Loaded(list(self._named.values()), list(self._lifespans.values()))
+
+    def take(self, target: str) -> None:
+        """Find what the target names."""
         try:
-            functions = _looking(_functions, target)
-        except _Unusable as unusable:
-            fault(target, str(unusable), unusable.__cause__)
-            continue
-        for name, function in functions:
+            if target.endswith(".toml"):
+                self._take_file(target)
+            else:
+                self._take_functions(target)
+        except Unusable as unusable:
+            self._fault(target, str(unusable), unusable.__cause__)
+
+    def _fault(self, target: str, reason: str, raised: BaseException | None = None) -> None:
+        self._faults.append(Fault("JOBD_JOBS", target, self._source, reason, raised))
+
+    def _take_functions(self, target: str) -> None:
+        for name, function in modules.looking(self._functions, target):
             try:
-                job = _looking(_job, function, name, default)
-            except _Unusable as unusable:
-                fault(target, str(unusable) if name == target else f"{name} {unusable}", unusable.__cause__)
+                job = modules.looking(self._job, function, name)
+            except Unusable as unusable:
+                reason = str(unusable) if name == target else f"{name} {unusable}"
+                self._fault(target, reason, unusable.__cause__)
                 continue
-            first = named.setdefault(job.name, job)
-            if first is not job:
-                fault(target, f"{name} is a second job named {job.name}, after {first.target}; names must differ")
-    if faults:
-        raise InvalidConfig(faults)
-    return list(named.values())
+            if second := self._second(job):
+                self._fault(target, f"{name} {second}")
 
+    def _second(self, job: jobs.Job) -> str | None:
+        """Keep the job; what is wrong if there is another one of its name."""
+        first = self._named.setdefault(job.name, job)
+        if first is job:
+            return None
+        return f"is a second job named {job.name}, after {first.target}; names must differ"
 
-class _Unusable(Exception):
-    """A target that gives no jobs; the cause, if there is one, was raised by the user's code."""
-
-
-def _looking(look: Callable[..., Found], *at: Any) -> Found:
-    """What is found; whatever a module or a function answers with when it is looked at is its own fault."""
-    try:
-        return look(*at)
-    except _Unusable:
-        raise
-    except BaseException as error:
-        raise _Unusable(f"raises {type(error).__name__} when it is looked at") from _from_the_module_on(error)
-
-
-def _functions(target: str) -> list[tuple[str, object]]:
-    """What the target names, each under a target of its own: ``package.module:function``."""
-    if target.endswith(".toml"):
-        raise _Unusable("is a file of jobs, which this version cannot read; name a package.module")
-    if target.endswith(".py"):
-        raise _Unusable("is a file; write the module's name, without .py, and dots instead of slashes")
-    name, colon, path = target.partition(":")
-    if not all(part.isidentifier() for part in name.split(".")) or bool(colon) != bool(path):
-        raise _Unusable("is no target; write package.module or package.module:function")
-    module = _import(name)
-    if colon:
-        return [(target, _attribute(module, path))]
-    found: list[tuple[str, object]] = [(f"{name}:{_name(function)}", function) for function in _declared_in(module)]
-    if not found:
-        file = getattr(module, "__file__", None) or "no file"
-        raise _Unusable(
-            f"declares no job; put @every above a function of {name} ({file}), or name one: {name}:function"
-        )
-    return found
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or name
-        if name == missing or name.startswith(f"{missing}."):
-            reason = f"there is no module {missing} in the current directory or among the installed packages"
-        else:
-            reason = (
-                f"importing {name} failed: it needs the module {missing}; install that with {sys.executable} -m pip"
+    def _functions(self, target: str) -> list[tuple[str, object]]:
+        """What the target names, each under a target of its own: ``package.module:function``."""
+        if target.endswith(".py"):
+            raise Unusable("is a file; write the module's name, without .py, and dots instead of slashes")
+        name, colon, path = target.partition(":")
+        if not all(part.isidentifier() for part in name.split(".")) or bool(colon) != bool(path):
+            raise Unusable("is no target; write package.module, package.module:function or a path ending in .toml")
+        module = self._module(name)
+        if colon:
+            return [(target, modules.attribute(module, path))]
+        found: list[tuple[str, object]] = [(f"{name}:{modules.name_of(f)}", f) for f in modules.declared_in(module)]
+        if not found:
+            file = getattr(module, "__file__", None) or "no file"
+            raise Unusable(
+                f"declares no job; put @every above a function of {name} ({file}), or name one: {name}:function"
             )
-        raise _Unusable(reason) from _from_the_module_on(error)
-    except BaseException as error:  # SystemExit and the like too: a module may not end the daemon
-        raise _Unusable(f"importing {name} raised {type(error).__name__}") from _from_the_module_on(error)
+        return found
 
-
-def _from_the_module_on(error: BaseException) -> BaseException:
-    """The exception, its traceback without the machinery of importing, which is in nobody's code."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
-    return error.with_traceback(trace)
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")
-
-
-def _attribute(module: ModuleType, path: str) -> object:
-    found: object = module
-    for part in path.split("."):
+    def _module(self, name: str) -> ModuleType:
+        """The module; its lifespan is kept."""
+        if name in self._unusable:
+            raise self._unusable[name]
         try:
-            found = getattr(found, part)
-        except BaseException as error:
-            raise _Unusable(f"{_name(module)} has no {path}") from _from_the_module_on(error)
-    return found
+            module = modules.load(name)
+            lifespan = modules.looking(modules.lifespan_of, module)
+        except Unusable as unusable:
+            self._unusable[name] = unusable
+            raise
+        if lifespan is not None:
+            self._lifespans.setdefault(name, Lifespan(name, lifespan))
+        return module
 
+    def _job(self, function: object, target: str) -> jobs.Job:
+        usable = modules.job_function(function)
+        declared = jobs.declared(usable) or jobs.Declaration(self._default, None)
+        name = declared.name or getattr(usable, "__name__", None) or target.rpartition(":")[2]
+        if not isinstance(name, str):
+            raise Unusable(f"has a name that is no text but {modules.a(type(name).__name__)}")
+        kind = modules.kind_of(usable, declared.isolated)
+        return jobs.Job(name, declared.schedule, usable, kind, target, declared.policies)
 
-def _declared_in(module: ModuleType) -> Iterator[Callable[..., Any]]:
-    """The functions that a decorator has declared jobs in this very module, in the order of the code."""
-    seen: set[int] = set()
-    for value in list(getattr(module, "__dict__", {}).values()):  # a module may put anything in its place
-        here = jobs.declared(value) is not None and getattr(value, "__module__", None) == module.__name__
-        if here and id(value) not in seen:
-            seen.add(id(value))
-            yield value
+    def _take_file(self, target: str) -> None:
+        from jobd import jobsfile  # only where there is one
 
+        read = jobsfile.read(Path(self._here) / target, target, self._default, self._call)
+        self._faults += read.faults
+        for job in read.jobs:
+            if second := self._second(job):
+                self._faults.append(Fault(f"jobs.{job.name}", job.name, read.sources[job.name], second))
 
-def _job(function: object, target: str, default: schedule.Every) -> jobs.Job:
-    if not callable(function):
-        raise _Unusable(f"is no job but {_a(type(function).__name__)}; name a function or a coroutine function")
-    if isinstance(function, type):
-        raise _Unusable("is no job but a class; name a function or a coroutine function")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise _Unusable("is a generator function, of which a call runs no line; let it return instead of yield")
-    _refuse_arguments(function)
-    declared = jobs.declared(function)
-    name = (declared and declared.name) or getattr(function, "__name__", None) or target.rpartition(":")[2]
-    if not isinstance(name, str):
-        raise _Unusable(f"has a name that is no text but {_a(type(name).__name__)}")
-    ticks = declared.schedule if declared else default
-    return jobs.Job(name=name, schedule=ticks, function=function, kind=jobs.kind_of(function), target=target)
-
-
-def _refuse_arguments(function: Callable[..., Any]) -> None:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a builtin that does not tell
-        return
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if needed:
-        raise _Unusable(f"takes arguments ({', '.join(needed)}); a job is called without any")
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    def _call(self, target: str) -> Callable[..., Any]:
+        """The function that a job of a file calls."""
+        ((_, function),) = modules.looking(self._functions, target)
+        return modules.looking(modules.job_function, function)

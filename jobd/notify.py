@@ -1,12 +1,14 @@
 """What systemd is told, by its notification protocol (`sd_notify(3)`): datagrams of ``NAME=value`` lines.
 
-Imports nothing of ours. Sending never waits and never fails: who does not listen is not told. What a manager that is
+May import: clock. Sending never waits and never fails: who does not listen is not told. What a manager that is
 busy could not take, and what must not be lost on it (that we are ready, that we stop), goes along with the next word.
 """
 
 import os
 import socket
 from collections.abc import MutableMapping
+
+from jobd.clock import Real
 
 
 class Notifier:
@@ -39,6 +41,10 @@ class Notifier:
         """The first jobs can start."""
         self._owed = "READY=1\n"
         self._send("")
+
+    def reloading(self) -> None:
+        """The configuration is read again; `ready` follows, whatever comes of it (`sd_notify(3)`)."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={Real.monotonic_ns() // 1000}")
 
     def status(self, text: str) -> None:
         """One line for people: `systemctl status` shows it."""

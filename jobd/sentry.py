@@ -41,7 +41,7 @@ _NAMED = 1000
 INSTANT = struct.Struct("d")
 #: What is said, and a number of seconds.
 WORD = struct.Struct("=cd")
-GONE_WITHIN, BRACED, NOTE, TERMINATE, END, LEAVE = b"G", b"B", b"N", b"T", b"E", b"L"
+GONE_WITHIN, BRACED, ALLOW, NOTE, TERMINATE, END, LEAVE = b"G", b"B", b"A", b"N", b"T", b"E", b"L"
 #: Nobody waits for a peer that hangs, or is hit by SIGPIPE for one that has been killed.
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -148,6 +148,8 @@ class Sentry:
         word, seconds = WORD.unpack(message)
         if word in (GONE_WITHIN, BRACED):
             self._set(seconds, withdrawable=bool(word == BRACED))
+        elif word == ALLOW:
+            self._bound_s = seconds
         elif word == NOTE:
             self._family.note()
             self._answer(NOTE)

@@ -43,7 +43,10 @@ class Setting:
 def _targets(text: str) -> tuple[str, ...]:
     targets = tuple(text.split())
     if not targets:
-        raise ValueError("names no target; write package.module or package.module:function, separated by spaces")
+        raise ValueError(
+            "names no target; write package.module, package.module:function or a path ending in .toml, "
+            "separated by spaces"
+        )
     return targets
 
 
@@ -85,7 +88,7 @@ class Settings:
 
     jobs: tuple[str, ...] = _setting(
         "JOBD_JOBS", _targets, "jobd.demo:run_job", "targets, separated by spaces",
-        "What to run: package.module (every job declared in it) or package.module:function.",
+        "What to run: package.module (every job declared in it), package.module:function, or a path ending in .toml.",
     )  # fmt: skip
     interval: float = _setting(
         "JOBD_INTERVAL", _interval, "10s", "duration", "Interval of a job that declares no schedule."

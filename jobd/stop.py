@@ -48,6 +48,8 @@ LEAST_FLUSH_S = 0.1
 _NAMED = 20
 #: So long before the fence, a stop that finds no memory for its last words leaves without them.
 OVERDUE_S = 0.15
+#: The states in which a stop waits for something to end.
+_STOPPING = frozenset({State.DRAINING, State.CANCELLING})
 #: What the fence leaves in any case, for the last words of a daemon that heard of the stop too late.
 LEAST_S = 0.01
 
@@ -102,6 +104,38 @@ class Children(Protocol):
         """End everybody, and who does not end `within_s` by force; those are returned."""
 
 
+class Lifespans(Protocol):
+    """What jobs share, which is closed when the last of them has ended."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is open."""
+
+    def close(self) -> None:
+        """Ask for it to be closed; `StopSequence.runs_changed` is called when it has."""
+
+    def cancel(self) -> None:
+        """Hurry up who was asked before, and ask the others."""
+
+    def abandon(self) -> None:
+        """Tell what has not closed."""
+
+
+class _NothingShared:
+    """Where jobs share nothing."""
+
+    closed = True
+
+    def close(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
 class _Childless:
     """Where no job can start a process."""
 
@@ -130,6 +164,7 @@ class StopSequence:
         stop_spawning: Callable[[], None],
         leave: Callable[[ExitCode], None],
         children: Children | None = None,
+        lifespans: Lifespans | None = None,
     ) -> None:
         """`stop_spawning` is called when the drain begins, `leave` when all is said; it ends the process."""
         self.state = State.STARTING
@@ -141,6 +176,7 @@ class StopSequence:
         self._fence = fence
         self._leave = leave
         self._children = children or _Childless()
+        self._lifespans = lifespans or _NothingShared()
         self._agenda = Agenda(loop)
         self._requests = signals.Requests()
         self._signal: signal.Signals | None = None
@@ -194,9 +230,21 @@ class StopSequence:
         self._move(Cause.FAILURE)
 
     def runs_changed(self) -> None:
-        """Runs have ended; a stop goes on if that was the last."""
-        if self._runner.running == 0:
+        """Runs have ended, or what they share has closed; a stop goes on if that was the last."""
+        if self.state in _STOPPING and self._all_ended():
             self._move(Cause.ALL_ENDED)
+
+    def use(self, settings: Settings) -> None:
+        """From here on these settings hold; a stop that has begun keeps to its own."""
+        if self.state in (State.STARTING, State.RUNNING):
+            self._settings = settings
+
+    def _all_ended(self) -> bool:
+        """Whether no run is in flight, and what they share is closed; it is asked to, when they have ended."""
+        if self._runner.running:
+            return False
+        self._lifespans.close()
+        return self._lifespans.closed
 
     def resume(self) -> None:
         """Go on after a lack of memory, wherever that has come in between."""
@@ -253,7 +301,7 @@ class StopSequence:
         self._runner.close(announce=self._announce)
 
     def _drain(self) -> None:
-        if self._runner.running == 0:
+        if self._all_ended():
             self._move(Cause.ALL_ENDED)
         elif self._grace_left_s() <= 0 or self._cause is Cause.FAILURE:
             self._move(Cause.GRACE_OVER)
@@ -299,9 +347,13 @@ class StopSequence:
         left_s = self._cancelling_at - self._loop.time()
         timeout_s = self._cancel_timeout_s()
         self._agenda.after(left_s + timeout_s, "end", lambda: self._move(Cause.CLEANUP_OVER))
-        self._agenda.after(left_s + timeout_s * SECOND_CANCEL, "cancel", self._runner.cancel)
+        self._agenda.after(left_s + timeout_s * SECOND_CANCEL, "cancel", self._cancel_again)
         self._runner.cancel()
         self._children.terminate()  # last: that its child has ended must not be what a run hears first
+
+    def _cancel_again(self) -> None:
+        self._runner.cancel()
+        self._lifespans.cancel()  # a run that refuses to end must not keep what it shares from being closed
 
     def _cancel_timeout_s(self) -> float:
         """The whole cancel timeout, unless the stop was noticed too late for that."""
@@ -311,9 +363,11 @@ class StopSequence:
     def _abandon(self) -> None:
         self._log.hold()
         self._runner.abandon()
+        self._lifespans.abandon()
 
     def _judge(self) -> None:
-        if self._verdict is ExitCode.OK and self._runner.outcomes[Outcome.ABANDONED]:
+        abandoned = self._runner.outcomes[Outcome.ABANDONED] or not self._lifespans.closed
+        if self._verdict is ExitCode.OK and abandoned:
             self._verdict = ExitCode.ABANDONED
 
     def _end_children(self) -> None:

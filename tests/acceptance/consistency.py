@@ -15,6 +15,7 @@ FIELDS = {
     "daemon.starting": {"version", "pid", "python"},
     "daemon.ready": {"jobs", "startup_s"},
     "run.started": {"job", "run_id", "tick", "scheduled_at", "lateness_s"},
+    "run.retrying": {"job", "run_id", "attempt", "delay_s", "error"},
     "run.finished": {"job", "run_id", "tick", "outcome", "duration_s"},
     "tick.skipped": {"job", "tick", "count", "reason"},
     "shutdown.requested": {"signal", "running", "grace_period_s"},
@@ -22,6 +23,8 @@ FIELDS = {
     "shutdown.cancelling": {"running", "runs", "reason"},
     "shutdown.abandoned": {"job", "run_id", "age_s", "stack"},
     "job.blocking": {"job", "run_id", "blocked_s", "stack"},
+    "job.output": {"job", "run_id", "stream", "line"},
+    "daemon.reloaded": {"added", "changed", "removed"},
     "config.unknown": {"setting", "source", "nearest"},
     "config.invalid": {"setting", "value", "source", "reason"},
     "daemon.stopped": {"exit_code", "uptime_s", "shutdown_s", "runs"},
@@ -33,10 +36,13 @@ LEVEL_OF_EVENT = {
     "shutdown.cancelling": "warning",
     "shutdown.abandoned": "error",
     "job.blocking": "warning",
+    "run.retrying": "warning",
     "config.unknown": "warning",
     "config.invalid": "error",
 }
-LEVEL_OF_OUTCOME = {"succeeded": "info", "cancelled": "warning", "failed": "error", "abandoned": "error"}
+LEVEL_OF_OUTCOME = {
+    "succeeded": "info", "cancelled": "warning", "failed": "error", "timed_out": "error", "abandoned": "error"
+}  # fmt: skip
 SKIP_REASONS = {"overlap", "max_running", "missed"}
 
 
@@ -59,7 +65,7 @@ def assert_well_formed(line: Line) -> None:
     missing = FIELDS.get(event, set()) - line.keys()
     assert not missing, f"{event} lacks {missing}: {line}"
     assert line["level"] == _level(line), line
-    if event == "run.finished" and line["outcome"] == "failed":
+    if event == "run.finished" and line["outcome"] in ("failed", "timed_out"):
         assert line["error"].keys() == {"type", "message"}, line
         assert isinstance(line["traceback"], str), line
     if event == "tick.skipped":

@@ -260,6 +260,14 @@ def in_session(session: int) -> list[int]:
     return [pid for pid in pids if _session_of(pid) == session]
 
 
+def has_ended(pid: int) -> bool:
+    """Whether the process is no more; that nobody has waited for it yet does not matter."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
+    except OSError:
+        return True
+
+
 def children_of(pid: int) -> list[int]:
     """The direct children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -58,6 +58,11 @@ class Box:
             self.close()
             raise
 
+    @property
+    def keeper(self) -> int:
+        """The process that ends the box; what the box leaves on this machine has its number in its name."""
+        return self._keeper.pid
+
     def run(self, *arguments: str, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command in the box, as root; with `check` it must succeed."""
         enter = ["nsenter", f"--target={self.init}", "-m", "-u", "-i", "-p", "-C", "-r", "-w", "--"]

@@ -64,7 +64,7 @@ def wait_for_end(init: int) -> None:
 @contextmanager
 def room() -> Iterator[Path]:
     """A directory whose contents only this process and the box see, and which are never written to a disk."""
-    directory = Path(tempfile.mkdtemp(prefix="jobd-box-"))
+    directory = Path(tempfile.mkdtemp(prefix=f"jobd-box-{os.getpid()}-"))
     try:
         mount("tmpfs", directory, "-o", "mode=755")
         yield directory

@@ -17,17 +17,18 @@ SESSION = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from {Path(__file__).parent.name}.box import Box
-print(Box().init, flush=True)
+box = Box()
+print(box.init, box.keeper, flush=True)
 sys.stdin.read()
 """
 
 
-def traces() -> list[str]:
-    """What boxes have left on this machine: mounts, directories, control groups."""
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "jobd-box-" in line]
-    return mounts + [
-        str(path) for path in (*Path("/tmp").glob("jobd-box-*"), *Path("/sys/fs/cgroup").rglob("jobd-box-*"))
-    ]
+def traces(keeper: int) -> list[str]:
+    """What the box of this keeper has left on this machine: mounts, directories, control groups."""
+    name = f"jobd-box-{keeper}"
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line]
+    groups = [path for path, _, _ in os.walk("/sys/fs/cgroup") if Path(path).name == name]
+    return [*mounts, *groups, *(str(path) for path in Path("/tmp").glob(f"{name}-*"))]
 
 
 def test_what_is_done_in_a_box_stays_in_it(bare_box: Box) -> None:
@@ -43,24 +44,23 @@ def test_what_is_done_in_a_box_stays_in_it(bare_box: Box) -> None:
 
 def test_a_box_that_is_closed_leaves_nothing_behind(bare_box: Box) -> None:
     """Neither its processes nor its files nor its control group."""
-    before = traces()
     box = Box()
     assert name_of(box.init) == "systemd"
+    assert traces(box.keeper)
     box.close()
     assert name_of(box.init) is None
-    assert traces() == before
+    assert traces(box.keeper) == []
 
 
 def test_a_box_ends_with_its_session_even_if_that_is_killed(bare_box: Box) -> None:
     """Nobody has to tidy up by hand after a SIGKILL."""
-    before = traces()
     session = subprocess.Popen([sys.executable, "-c", SESSION], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert session.stdin is not None
     assert session.stdout is not None
     with session.stdin, session.stdout:
-        init = int(session.stdout.readline())
+        init, keeper = map(int, session.stdout.readline().split())
         assert name_of(init) == "systemd"
         session.send_signal(signal.SIGKILL)
         session.wait()
     until(lambda: name_of(init) is None, "the box to end")
-    until(lambda: traces() == before, "everything of it to be gone")
+    until(lambda: traces(keeper) == [], "everything of it to be gone")

@@ -1,5 +1,6 @@
 """From targets to jobs: every fault of every target is reported, and none ends the process."""
 
+import importlib
 import itertools
 import re
 import sys
@@ -11,6 +12,9 @@ import pytest
 from jobd import loader
 from jobd.errors import Fault, InvalidConfig
 from jobd.job import Job, Kind
+from jobd.loader import Lifespan, Loaded
+from jobd.policy import Overlap, Policies
+from jobd.schedule import Every
 
 _numbers = itertools.count()
 
@@ -38,9 +42,15 @@ def module(tmp_path: Path) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Callable[..., list[Job]]:
+def load_all(tmp_path: Path) -> Callable[..., Loaded]:
     """Loads targets with the temporary directory as the current one, and 7 s as the default interval."""
-    return lambda *targets: loader.load(targets, 7.0, "environment", str(tmp_path))
+    return lambda *targets, fresh=False: loader.load(targets, 7.0, "environment", str(tmp_path), fresh=fresh)
+
+
+@pytest.fixture
+def load(load_all: Callable[..., Loaded]) -> Callable[..., list[Job]]:
+    """The jobs of targets."""
+    return lambda *targets, **how: load_all(*targets, **how).jobs
 
 
 @pytest.fixture
@@ -57,6 +67,7 @@ def faults(load: Callable[..., list[Job]]) -> Callable[..., list[Fault]]:
 
 Module = Callable[[str], str]
 Load = Callable[..., list[Job]]
+LoadAll = Callable[..., Loaded]
 Faults = Callable[..., list[Fault]]
 
 JOBS = """
@@ -74,9 +85,9 @@ def test_a_module_gives_the_jobs_that_are_declared_in_it(module: Module, load: L
     """In the order of the code; what is not declared is none."""
     name = module(JOBS)
     jobs = load(name)
-    assert [(job.name, job.schedule.interval_s, job.kind, job.target) for job in jobs] == [
-        ("later", 60, Kind.COROUTINE, f"{name}:later"),
-        ("named", 2, Kind.FUNCTION, f"{name}:first"),
+    assert [(job.name, job.schedule, job.kind, job.target) for job in jobs] == [
+        ("later", Every(60), Kind.COROUTINE, f"{name}:later"),
+        ("named", Every(2), Kind.FUNCTION, f"{name}:first"),
     ]
 
 
@@ -84,10 +95,10 @@ def test_a_function_is_a_job_by_its_own_schedule_or_the_default(module: Module, 
     """Named with a colon, it need not be declared."""
     name = module(JOBS)
     jobs = load(f"{name}:bare", f"{name}:first", f"{name}:helper")
-    assert [(job.name, job.schedule.interval_s, job.kind) for job in jobs] == [
-        ("bare", 7, Kind.COROUTINE),
-        ("named", 2, Kind.FUNCTION),
-        ("helper", 7, Kind.FUNCTION),
+    assert [(job.name, job.schedule, job.kind) for job in jobs] == [
+        ("bare", Every(7), Kind.COROUTINE),
+        ("named", Every(2), Kind.FUNCTION),
+        ("helper", Every(7), Kind.FUNCTION),
     ]
 
 
@@ -146,9 +157,18 @@ def test_what_cannot_be_a_target_is_refused(faults: Faults, target: str) -> None
     assert re.search("write (package.module|the module's name)", fault.reason)
 
 
-def test_a_file_of_jobs_is_refused_by_this_version(faults: Faults) -> None:
+def test_a_file_of_jobs_is_a_target_like_any_module(tmp_path: Path, module: Module, load: Load) -> None:
+    """Beside others, in their order; the functions that it calls are found like those that a target names."""
+    name = module(JOBS)
+    (tmp_path / "jobs.toml").write_text(f"[jobs.filed]\ncall = '{name}:bare'\n[jobs.date]\nshell = 'date'\n")
+    jobs = load(f"{name}:helper", "jobs.toml", name)
+    assert [job.name for job in jobs] == ["helper", "filed", "date", "later", "named"]
+    assert [job.target for job in jobs[1:4]] == ["jobs.toml:filed", "jobs.toml:date", f"{name}:later"]
+
+
+def test_a_file_of_jobs_that_is_missing_is_refused(faults: Faults) -> None:
     """And not taken for a module named toml."""
-    assert "cannot read" in faults("jobs.toml")[0].reason
+    assert "there is no such file" in faults("jobs.toml")[0].reason
 
 
 def test_a_module_that_is_missing_is_told_from_one_that_it_misses(module: Module, faults: Faults) -> None:
@@ -306,3 +326,161 @@ def test_a_name_that_is_none_is_refused_where_it_is_given(module: Module, faults
     (fault,) = faults(source)
     assert isinstance(fault.exception, TypeError)
     assert "name" in str(fault.exception)
+
+
+def test_a_function_has_the_policies_that_it_declares(module: Module, load: Load) -> None:
+    """One that declares none has none."""
+    name = module(
+        "from jobd import cron, every\n"
+        "@every(60, timeout='5s', overlap='skip')\nasync def first(): ...\n"
+        "@cron('@daily', retries=2)\ndef second(): ...\n"
+        "def third(): ...\n"
+    )
+    assert [job.policies for job in load(name, f"{name}:third")] == [
+        Policies(timeout=5.0, overlap=Overlap.SKIP),
+        Policies(retries=2),
+        Policies(),
+    ]
+
+
+def test_two_modules_may_have_calendars(module: Module, load: Load) -> None:
+    """What the first one makes jobd import does not take the decorator's name."""
+    source = "from jobd import cron\n@cron('@daily', name=__name__)\ndef job(): ...\n"
+    assert len(load(module(source), module(source))) == 2
+
+
+ISOLATED = """
+import functools
+from jobd import every
+class Thing:
+    def method(self): ...
+isolated = every(1, isolation="process")
+@isolated
+def plain(): ...
+@isolated
+async def coroutine(): ...
+def outer():
+    def inner(): ...
+    return inner
+inner = isolated(outer())
+part = isolated(functools.partial(plain))
+anonymous = isolated(lambda: None)
+@isolated
+def twice(): ...
+@every(1, isolation="process", name="again")
+def twice_(): ...
+twice, twice_.__qualname__ = twice_, "twice"
+first = twice_
+@isolated
+def hidden(): ...
+other, hidden = hidden, None
+"""
+
+
+def test_an_isolated_function_is_run_in_a_process(module: Module, load: Load) -> None:
+    """By its declaration, also if it is named."""
+    name = module(ISOLATED)
+    assert [(job.name, job.kind) for job in load(f"{name}:plain")] == [("plain", Kind.PROCESS)]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("coroutine", "is a coroutine function, and isolation is for plain functions; "),
+        ("inner", "is outer.<locals>.inner, which no other interpreter can import; "),
+        ("anonymous", "is <lambda>, which no other interpreter can import; "),
+        ("part", "is a partial, which no other interpreter can import; "),
+        ("other", "is not what another interpreter imports as jobs_[0-9]+:hidden; "),
+    ],
+)
+def test_what_cannot_be_isolated_is_refused(module: Module, faults: Faults, path: str, reason: str) -> None:
+    """Before its first run fails, and with what is in the way."""
+    (fault,) = faults(f"{module(ISOLATED)}:{path}")
+    assert re.match(reason, fault.reason)
+
+
+SHARED = JOBS + "from jobd import lifespan\n@lifespan\nasync def shared(): yield\nalias = shared\n"
+
+
+def test_lifespans_are_those_of_the_modules_that_are_named(tmp_path: Path, module: Module, load_all: LoadAll) -> None:
+    """In the order of the targets, each once; not those that a module has imported, and none is a job."""
+    one, two, three, four = module(SHARED), module(SHARED), module(SHARED), module(JOBS)
+    importing = module(f"from {four} import *\nfrom {three} import shared\ndef job(): ...\n")
+    (tmp_path / "jobs.toml").write_text(f"[jobs.a]\ncall = '{three}:helper'\n[jobs.b]\ncall = '{one}:bare'\n")
+    loaded = load_all(f"{two}:bare", "jobs.toml", f"{importing}:job", two)
+    assert loaded.lifespans == [Lifespan(name, sys.modules[name].shared) for name in (two, three, one)]
+    assert [job.name for job in loaded.jobs] == ["bare", "a", "b", "job", "later", "named"]
+
+
+def test_a_module_has_one_lifespan_at_most(tmp_path: Path, module: Module, faults: Faults) -> None:
+    """More are a fault wherever the module is named."""
+    name = module(SHARED + "@lifespan\nasync def more(): yield\n")
+    (tmp_path / "jobs.toml").write_text(f"[jobs.a]\ncall = '{name}:helper'\n")
+    first, second = faults(name, "jobs.toml")
+    assert "has 2 lifespans (shared, more); a module has one" in first.reason
+    assert (second.reason, second.source) == (first.reason, "jobs.toml line 2")
+
+
+def test_a_lifespan_is_no_job(module: Module, faults: Faults) -> None:
+    """Named, or declared both."""
+    name = module(SHARED)
+    assert "is a lifespan and no job" in faults(f"{name}:shared")[0].reason
+    both = module("from jobd import every, lifespan\n@every(1)\n@lifespan\nasync def shared(): yield\n")
+    assert f"{both}:shared is a lifespan and no job" in faults(both)[0].reason
+
+
+def test_what_has_been_edited_is_imported_afresh_if_asked_for(tmp_path: Path, load: Load) -> None:
+    """With all that it imports from the directory, at once, and only then."""
+    source = "from jobd import every\nimport fresh_part\n@every(fresh_part.SECONDS)\ndef fresh_job(): ...\n"
+    (tmp_path / "fresh_jobs.py").write_text(source)
+    part = tmp_path / "fresh_part.py"
+    for seconds in range(1, 10):
+        part.write_text(f"SECONDS = {seconds}\n")
+        (job,) = load("fresh_jobs", fresh=True)
+        assert job.schedule == Every(seconds)
+    part.write_text("SECONDS = 0\n")
+    assert load("fresh_jobs")[0].schedule == Every(9)
+
+
+def test_after_a_fault_the_earlier_modules_are_back(tmp_path: Path, load: Load, faults: Faults) -> None:
+    """All of them, in their packages too; and the next load may be a good one again."""
+    (tmp_path / "packed_jobs").mkdir()
+    (tmp_path / "packed_jobs" / "__init__.py").touch()
+    tasks = tmp_path / "packed_jobs" / "tasks.py"
+    tasks.write_text(JOBS)
+    (job, _) = load("packed_jobs.tasks")
+    package, module = sys.modules["packed_jobs"], sys.modules["packed_jobs.tasks"]
+    for broken in ("raise OSError", "from jobd import every\n@every(1)\ndef yields(): yield\n"):
+        tasks.write_text(broken)
+        with pytest.raises(InvalidConfig):
+            load("packed_jobs.tasks", fresh=True)
+        assert sys.modules["packed_jobs"] is package
+        assert sys.modules["packed_jobs.tasks"] is module is package.tasks
+        assert module.later is job.function
+    tasks.write_text(JOBS.replace("1m", "2m"))
+    assert load("packed_jobs.tasks", fresh=True)[0].schedule == Every(120)
+    assert sys.modules["packed_jobs.tasks"] is not module
+
+
+def test_only_what_lies_in_the_directory_and_was_loaded_is_forgotten(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, load: Load
+) -> None:
+    """Not what somebody else has imported, what is installed, or what is jobd's own."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    installed = tmp_path / "lib" / "site-packages"
+    installed.mkdir(parents=True)
+    for directory, name in ((elsewhere, "elsewhere_part"), (installed, "installed_part"), (tmp_path, "before_part")):
+        (directory / f"{name}.py").touch()
+        sys.path.append(str(directory))
+    importlib.import_module("before_part")
+    (tmp_path / "kept_jobs.py").write_text(
+        f"import elsewhere_part, installed_part, before_part, this, jobd.demo\n{JOBS}"
+    )
+    load("kept_jobs")
+    names = ("elsewhere_part", "installed_part", "before_part", "this", "jobd.demo", "jobd.crontab", "kept_jobs")
+    before = {name: sys.modules.get(name) for name in names}
+    load("kept_jobs", fresh=True)
+    assert [name for name in names if sys.modules.get(name) is not before[name]] == []  # nothing has changed
+    (tmp_path / "kept_jobs.py").write_text((tmp_path / "kept_jobs.py").read_text() + "\n")
+    load("kept_jobs", fresh=True)
+    assert [name for name in names if sys.modules.get(name) is not before[name]] == ["kept_jobs"]

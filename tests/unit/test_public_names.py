@@ -12,7 +12,7 @@ from .helpers import python
 
 def test_the_public_names_are_these() -> None:
     """A name more or less is a decision."""
-    assert sorted(jobd.__all__) == ["Run", "__version__", "current_run", "every"]
+    assert sorted(jobd.__all__) == ["Run", "__version__", "cron", "current_run", "every", "lifespan"]
 
 
 @pytest.mark.parametrize("name", jobd.__all__)

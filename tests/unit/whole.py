@@ -15,6 +15,7 @@ from unittest import mock
 
 from jobd import clock, daemon, exits, garbage, interpreter, signals, stop
 from jobd.job import Job
+from jobd.loader import Loaded
 from jobd.plane import JobPlane
 from jobd.settings import Settings
 from jobd.states import State
@@ -127,7 +128,7 @@ class Whole:
         self.loop.still_after(until)
         error: BaseException | None = None
         try:
-            self.daemon._serve(jobs)
+            self.daemon._serve(Loaded(jobs, []))
         except BaseException as raised:
             error = raised
         while not isinstance(error, Left):

@@ -1,0 +1,179 @@
+"""What the jobs of a module share, opened before their first run and closed after their last.
+
+May import: events, garbage, log, plane, render, stacks. An asynchronous context manager is entered and left by one and
+the same task on the job plane, as libraries want it; here stands what the control plane knows of that task.
+
+A reload opens new ones before the old ones close: these are left when the runs that may use them have ended.
+"""
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+from jobd import events, log, render, stacks
+from jobd.plane import FRAMES, JobPlane
+
+
+class Lifespan(Protocol):
+    """What a module has declared."""
+
+    @property
+    def module(self) -> str:
+        """The module's name."""
+
+    @property
+    def function(self) -> Callable[[], Any]:
+        """Makes the context manager; or an asynchronous generator function that one is made of."""
+
+
+#: Told once: whether they are open, or which module's has raised what.
+Opened = Callable[[tuple[str, BaseException] | None], None]
+
+
+class Lifespans:
+    """The lifespans of all modules, and whether they have closed."""
+
+    def __init__(self, plane: JobPlane, loop: asyncio.AbstractEventLoop, to: log.Log) -> None:
+        """They live on `plane`; what becomes of them is told on `loop`, the control loop."""
+        self._plane = plane
+        self._loop = loop
+        self._log = to
+        self._lives: list[_Life] = []
+        #: Called on the control plane when one has closed.
+        self.on_change: Callable[[], None] = lambda: None
+
+    def open(self, lifespans: Sequence[Lifespan], opened: Opened) -> None:
+        """Open them, in order, beside those that are open. Where one raises, those before it are closed again."""
+        life = _Life(lifespans, opened)
+        self._lives.append(life)
+        life.start(self._plane, lambda: self._tell(life))
+
+    @property
+    def closed(self) -> bool:
+        """Whether none is open, or about to be."""
+        return not self._lives
+
+    def close(self) -> None:
+        """Ask all of them to close, the last one first; one that has not opened yet is cancelled."""
+        for life in self._lives:
+            life.close(self._plane)
+
+    def cancel(self) -> None:
+        """Cancel those that have been asked to close and have not; ask the others."""
+        for life in self._lives:
+            life.close(self._plane, again=True)
+
+    def retire(self, runs: Iterable[str], *, but_last: bool) -> None:
+        """Close them, but for those opened last, when none of these runs is in flight any more."""
+        for life in self._lives[:-1] if but_last else self._lives:
+            if life.needed_by is None:
+                life.needed_by = set(runs)
+
+    @property
+    def retiring(self) -> bool:
+        """Whether any waits for runs to end before it closes."""
+        return any(life.needed_by is not None for life in self._lives)
+
+    def runs_ended(self, in_flight: Collection[str]) -> None:
+        """Only these runs are in flight now."""
+        for life in list(self._lives):
+            if life.needed_by is not None and not any(run in in_flight for run in life.needed_by):
+                life.close(self._plane)
+
+    def abandon(self) -> None:
+        """Tell of those that have not closed."""
+        for life in self._lives:
+            self._log.emit(events.LIFESPAN_ABANDONED, stack=life.stack())
+
+    def _tell(self, life: "_Life") -> None:
+        """On the job plane: something has become of it."""
+        self._loop.call_soon_threadsafe(self._take, life, life.is_open, context=contextvars.Context())
+
+    def _take(self, life: "_Life", is_open: bool) -> None:
+        if is_open:
+            life.opened(None)
+            return
+        if life not in self._lives:
+            return
+        self._lives.remove(life)
+        if not life.is_told:
+            error = life.error or RuntimeError("it was closed before it had opened")
+            life.opened((life.module, error))
+        elif life.error is not None:
+            self._log.emit(events.LIFESPAN_FAILED, module=life.module, **render.failure(life.error, skip=1))
+        self.on_change()
+
+
+class _Life:
+    """Lifespans that are opened together, and the task that does it."""
+
+    def __init__(self, lifespans: Sequence[Lifespan], opened: Opened) -> None:
+        self._lifespans = lifespans
+        self._opened = opened
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._asked = False
+        self.is_open = False
+        #: Whether anybody has been told that they have opened, or not.
+        self.is_told = False
+        #: At which module the task is, and what has come out of it.
+        self.module = ""
+        self.error: BaseException | None = None
+        #: The runs that are to end before they are closed; None: they are in use.
+        self.needed_by: set[str] | None = None
+
+    def opened(self, fault: tuple[str, BaseException] | None) -> None:
+        """Tell whoever has had them opened, once."""
+        if not self.is_told:
+            self.is_told = True
+            self._opened(fault)
+
+    def start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
+        """Open them on the plane; `tell` is called there when they are open, and when they have closed."""
+        plane.call(lambda _: self._start(plane, tell), [[None]])
+
+    def close(self, plane: JobPlane, *, again: bool = False) -> None:
+        """Have the task leave what it has entered; `again`: cancel it if it has been asked before."""
+        if again or not self._asked:
+            cancel = self._asked or not self.is_open
+            self._asked = True
+            plane.call(lambda _: self._close(cancel), [[None]])
+
+    def stack(self) -> list[str]:
+        """Where the task stands."""
+        return stacks.of_task(self._task, FRAMES) if self._task is not None else []
+
+    def _start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
+        self._task = asyncio.Task(self._live(tell), loop=plane.loop, name="lifespans")
+        self._task.add_done_callback(lambda task: self._end(task, tell))
+
+    async def _live(self, tell: Callable[[], None]) -> None:
+        stack = AsyncExitStack()
+        try:
+            for each in self._lifespans:
+                self.module = each.module
+                function = each.function
+                enter = asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function
+                await stack.enter_async_context(enter())
+            self.is_open = True
+            tell()
+            await self._closing.wait()
+        finally:
+            await stack.aclose()  # without the exception of another one, or of being cancelled: it is none of theirs
+
+    def _close(self, cancel: bool) -> None:
+        if cancel and self._task is not None:
+            self._task.cancel()
+        else:
+            self._closing.set()
+
+    def _end(self, task: asyncio.Task[None], tell: Callable[[], None]) -> None:
+        if task.cancelled():
+            self.error = None if self._asked else asyncio.CancelledError("something in it has been cancelled")
+        else:
+            self.error = task.exception()
+        self.is_open = False
+        tell()

@@ -1,0 +1,243 @@
+"""The users' modules: imports them, finds in them what a target names, and forgets them to import them afresh.
+
+May import: job, errors. Runs the users' code, at import and when a thing in a module is looked at, so all of it can
+raise anything; what comes out is `Unusable`, with what was raised as its cause.
+
+Tricky: what an import has brought in is known by its name only, in `sys.modules`, where a module may put anything in
+its own place. And what is forgotten must be the user's: packages that are installed below the current directory, in an
+environment, may refuse to be imported twice.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from jobd import job as jobs
+from jobd.errors import Unusable
+from jobd.job import Kind
+
+Found = TypeVar("Found")
+
+#: The names of all that loads have imported, and what tells whether the file of each has changed since.
+_imported: dict[str, tuple[int, ...]] = {}
+#: Directories of packages that are installed.
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+def looking(look: Callable[..., Found], *at: Any) -> Found:
+    """What is found; whatever a module or a function answers with when it is looked at is its own fault."""
+    try:
+        return look(*at)
+    except Unusable:
+        raise
+    except BaseException as error:
+        raise Unusable(f"raises {type(error).__name__} when it is looked at") from _from_the_module_on(error)
+
+
+def load(name: str) -> ModuleType:
+    """The module."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(f"{missing}."):
+            reason = f"there is no module {missing} in the current directory or among the installed packages"
+        else:
+            reason = (
+                f"importing {name} failed: it needs the module {missing}; install that with {sys.executable} -m pip"
+            )
+        raise Unusable(reason) from _from_the_module_on(error)
+    except BaseException as error:  # SystemExit and the like too: a module may not end the daemon
+        raise Unusable(f"importing {name} raised {type(error).__name__}") from _from_the_module_on(error)
+
+
+def attribute(module: ModuleType, path: str) -> object:
+    """What the module has under that path."""
+    found: object = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except BaseException as error:
+            raise Unusable(f"{name_of(module)} has no {path}") from _from_the_module_on(error)
+    return found
+
+
+def declared_in(module: ModuleType) -> list[Callable[..., Any]]:
+    """The functions that a decorator has declared jobs in this very module, in the order of the code."""
+    return _own(module, lambda value: jobs.declared(value) is not None)
+
+
+def lifespan_of(module: ModuleType) -> Callable[..., Any] | None:
+    """What a decorator has declared a lifespan in this very module."""
+    found = _own(module, jobs.is_lifespan)
+    if len(found) > 1:
+        names = ", ".join(map(name_of, found))
+        raise Unusable(f"has {len(found)} lifespans ({names}); a module has one, which may open and close everything")
+    return found[0] if found else None
+
+
+def name_of(function: object) -> str:
+    """What the function is called."""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def job_function(function: object) -> Callable[..., Any]:
+    """The object, which can be the function of a job."""
+    if jobs.is_lifespan(function):
+        raise Unusable("is a lifespan and no job; name the module, or another function")
+    if not callable(function):
+        raise Unusable(f"is no job but {a(type(function).__name__)}; name a function or a coroutine function")
+    if isinstance(function, type):
+        raise Unusable("is no job but a class; name a function or a coroutine function")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise Unusable("is a generator function, of which a call runs no line; let it return instead of yield")
+    _refuse_arguments(function)
+    return function
+
+
+def kind_of(function: Callable[..., Any], isolated: bool) -> Kind:
+    """What executes the function, which may have to have an interpreter of its own for each run."""
+    kind = jobs.kind_of(function)
+    if not isolated:
+        return kind
+    if kind is Kind.COROUTINE:
+        raise Unusable(
+            "is a coroutine function, and isolation is for plain functions; leave that out, or write def instead of "
+            "async def"
+        )
+    _refuse_unreachable(function)
+    return Kind.PROCESS
+
+
+@contextlib.contextmanager
+def recorded(here: str, *, fresh: bool) -> Iterator[None]:
+    """Remember what is imported meanwhile.
+
+    If `fresh`, and any of what was imported before and lies under the directory `here` has changed since, forget that
+    first; if an exception comes by, put it back.
+    """
+    old = _forget(here) if fresh else {}
+    before = sys.modules.copy()
+    try:
+        yield
+    except BaseException:
+        _put_back(old, before)
+        raise
+    for name, module in sys.modules.copy().items():
+        if name not in before:
+            _imported[name] = _stamp(module)
+
+
+def _own(module: ModuleType, wanted: Callable[[object], bool]) -> list[Any]:
+    found: dict[int, Any] = {}
+    for value in _values(module):
+        if wanted(value) and getattr(value, "__module__", None) == module.__name__:
+            found.setdefault(id(value), value)
+    return list(found.values())
+
+
+def _values(module: ModuleType) -> list[object]:
+    try:
+        return list(module.__dict__.values())
+    except BaseException:  # a module may put anything in its place
+        return []
+
+
+def _refuse_arguments(function: Callable[..., Any]) -> None:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if needed:
+        raise Unusable(f"takes arguments ({', '.join(needed)}); a job is called without any")
+
+
+def _refuse_unreachable(function: Callable[..., Any]) -> None:
+    """Refuse what an interpreter that knows its module and its name only cannot find."""
+    hint = "with isolation, a job is a function of its own at the top of its module"
+    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(path, str):
+        raise Unusable(f"is {a(type(function).__name__)}, which no other interpreter can import; {hint}")
+    if "<" in path:
+        raise Unusable(f"is {path}, which no other interpreter can import; {hint}")
+    found: object = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is not function or module == "__main__":
+        raise Unusable(f"is not what another interpreter imports as {module}:{path}; {hint}")
+
+
+def _forget(here: str) -> dict[str, ModuleType]:
+    users = {name: file for name in _imported.keys() & sys.modules.keys() if (file := _users_file(name, here))}
+    if all(_imported[name] == _stamp(sys.modules[name]) for name in users):
+        return {}  # so they keep what they have in their globals
+    old: dict[str, ModuleType] = {}
+    for name, file in users.items():
+        old[name] = sys.modules.pop(name)
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):  # of an edit within the same second, it
+            Path(importlib.util.cache_from_source(str(file))).unlink()  # would be taken for up to date
+    importlib.invalidate_caches()
+    return old
+
+
+def _put_back(old: dict[str, ModuleType], before: dict[str, ModuleType]) -> None:
+    """Have the old modules again, and none that was imported in their place."""
+    for name in old.keys() & sys.modules.keys() - before.keys():
+        del sys.modules[name]
+    sys.modules.update(old)
+    for name, module in old.items():
+        package, _, child = name.rpartition(".")
+        with contextlib.suppress(Exception):  # a package may be anything
+            if package:
+                setattr(sys.modules[package], child, module)
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    try:
+        return Path(str(module.__file__))
+    except BaseException:  # it has none, or is an object that answers with anything
+        return None
+
+
+def _stamp(module: ModuleType) -> tuple[int, ...]:
+    """What is another one once its file has been written anew."""
+    try:
+        status = Path(str(_file_of(module))).stat()
+    except (OSError, ValueError):
+        return ()
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _users_file(name: str, here: str) -> Path | None:
+    """The module's file, if it is Python code of the user's, and in the directory."""
+    file = _file_of(sys.modules[name])
+    if file is None:
+        return None
+    ours = name.partition(".")[0] in ("jobd", "__main__")
+    installed = file.is_relative_to(sys.prefix) or not _INSTALLED.isdisjoint(file.parts)
+    users = bool(here) and file.suffix == ".py" and file.is_relative_to(here) and not ours and not installed
+    return file if users else None
+
+
+def _from_the_module_on(error: BaseException) -> BaseException:
+    """The exception, its traceback without the machinery of importing, which is in nobody's code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")
+
+
+def a(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

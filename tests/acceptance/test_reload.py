@@ -1,0 +1,194 @@
+"""SIGHUP: jobs and settings are read again, and what runs is not touched."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from jobd import signals
+
+from .conftest import Launcher
+from .harness import Daemon, instant
+
+STEADY = "@every('0.5')\nasync def steady(): log.info('version', number=1)"
+
+
+def reload(daemon: Daemon, event: str = "daemon.reloaded") -> dict[str, object]:
+    """Ask for it, and wait for what comes of it."""
+    count = len(daemon.events(event)) + 1
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for(event, count=count)
+    return daemon.events(event)[-1]
+
+
+def rewrite(launch: Launcher, *texts: str) -> None:
+    """Write the module anew."""
+    launch.write("jobs", *texts)
+
+
+def test_jobs_are_added_changed_and_removed(launch: Launcher) -> None:
+    """Each is named, and those that stay keep their phase."""
+    daemon = launch(STEADY, beside="@every('1h')\nasync def goes(): pass\n@every('1h')\nasync def changes(): pass")
+    daemon.wait_for("run.finished", job="steady", count=2)
+    rewrite(launch, STEADY, "@every('2h')\nasync def changes(): pass\n@every('0.3')\nasync def comes(): pass")
+    told = reload(daemon)
+    assert (told["added"], told["changed"], told["removed"]) == (["comes"], ["changes"], ["goes"])
+    daemon.wait_for("run.finished", job="comes", count=2)
+    daemon.wait_for("run.finished", job="steady", count=5)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+    started = daemon.events("run.started", job="steady")
+    first = instant(started[0], "scheduled_at")
+    offsets = [(instant(line, "scheduled_at") - first).total_seconds() / 0.5 for line in started]
+    assert offsets == [line["tick"] for line in started] == list(range(len(started)))
+    assert [line["tick"] for line in daemon.events("run.started", job="changes")] == [0, 1]
+
+
+def test_new_code_is_used(launch: Launcher) -> None:
+    """Also when the file has been written within the same second, with the same length."""
+    daemon = launch(STEADY)
+    daemon.wait_for("version", number=1)
+    rewrite(launch, STEADY.replace("number=1", "number=2"))
+    assert reload(daemon)["changed"] == ["steady"]
+    daemon.wait_for("version", number=2)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_runs_in_flight_are_not_touched(launch: Launcher) -> None:
+    """They end with the code they have begun with, also where their job has gone."""
+    daemon = launch(STEADY, beside="@every('1h')\nasync def long():\n    await asyncio.sleep(1); log.info('old')")
+    daemon.wait_for("run.started", job="long")
+    rewrite(launch, STEADY)
+    assert reload(daemon)["removed"] == ["long"]
+    daemon.wait_for("run.finished", job="long", outcome="succeeded")
+    assert daemon.events("old")
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_what_is_wrong_changes_nothing(launch: Launcher) -> None:
+    """It is told, and the old jobs go on, on their old grid."""
+    daemon = launch(STEADY)
+    daemon.wait_for("run.finished")
+    rewrite(launch, STEADY, "raise RuntimeError('half an edit')")
+    assert reload(daemon, "reload.refused")["faults"] == 1
+    (invalid,) = daemon.events("config.invalid")
+    assert invalid["error"]["message"] == "half an edit"
+    before = len(daemon.events("run.finished"))
+    daemon.wait_for("run.finished", count=before + 2)
+    rewrite(launch, STEADY.replace("number=1", "number=3"))
+    reload(daemon)
+    daemon.wait_for("version", number=3)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_what_was_refused_is_read_again(launch: Launcher, tmp_path: Path) -> None:
+    """Also where the cause lay elsewhere, and the module's file is the same as when it was refused."""
+    daemon = launch(STEADY)
+    daemon.wait_for("version", number=1)
+    (tmp_path / "broken").touch()
+    rewrite(launch, "if os.path.exists('broken'): raise RuntimeError", STEADY.replace("number=1", "number=2"))
+    reload(daemon, "reload.refused")
+    (tmp_path / "broken").unlink()
+    assert reload(daemon)["changed"] == ["steady"]
+    daemon.wait_for("version", number=2)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_one_that_does_not_end_is_told(launch: Launcher) -> None:
+    """With the place where it stands; the jobs go on, and so does a stop."""
+    daemon = launch(STEADY)
+    daemon.wait_for("run.finished")
+    rewrite(launch, STEADY, "time.sleep(600)")
+    daemon.signal(signal.SIGHUP)
+    waiting = daemon.wait_for("reload.waiting")
+    assert any("jobs.py" in place for place in waiting["stack"])
+    before = len(daemon.events("run.finished"))
+    daemon.wait_for("run.finished", count=before + 2)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_nothing_has_changed(launch: Launcher) -> None:
+    """Then modules are not imported again, and keep what they have in their globals."""
+    daemon = launch("count = []\n@every('0.2')\nasync def counts(): count.append(1); log.info('count', n=len(count))")
+    daemon.wait_for("count", n=2)
+    told = reload(daemon)
+    assert (told["added"], told["changed"], told["removed"]) == ([], [], [])
+    daemon.wait_for("count", n=5)
+    assert daemon.stop() == 0
+
+
+def test_settings_are_read_again(launch: Launcher, tmp_path: Path) -> None:
+    """The grace period of the next stop is the new one; variables of the jobs' own follow the file as well."""
+    (tmp_path / ".env").write_text("JOBD_INTERVAL=1h\nMINE=one\n")
+    launch.write("jobs", "async def job(): log.info('mine', mine=os.environ.get('MINE')); await asyncio.sleep(60)")
+    daemon = launch("", "run", "jobs:job", "--grace-period", "60")
+    daemon.wait_for("mine", mine="one")
+    (tmp_path / ".env").write_text("JOBD_INTERVAL=0.3\nMINE=two\nJOBD_CANCEL_TIMEOUT=3\n")
+    assert reload(daemon)["changed"] == ["job"]
+    daemon.wait_for("mine", mine="two")
+    (tmp_path / ".env").write_text("JOBD_INTERVAL=soon\n")
+    reload(daemon, "reload.refused")
+    assert daemon.events("config.invalid")[0]["setting"] == "JOBD_INTERVAL"
+    (tmp_path / ".env").write_text("JOBD_INTERVAL=soon\nMINE=three\n")
+    reload(daemon, "reload.refused")
+    count = len(daemon.events("mine"))
+    daemon.wait_for("mine", count=count + 1)
+    assert not daemon.events("mine", mine="three")
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait_for("shutdown.requested")["grace_period_s"] == 60
+    time.sleep(2 * signals.ONE_REQUEST_S)
+    assert daemon.stop() == 0
+
+
+def test_a_file_of_jobs_is_read_again(launch: Launcher, tmp_path: Path) -> None:
+    """As it was with modules."""
+    file = tmp_path / "jobs.toml"
+    file.write_text('[jobs.one]\nevery = "0.2"\ncommand = ["echo", "one"]\n')
+    daemon = launch("", "run", "jobs.toml")
+    daemon.wait_for("job.output", line="one")
+    file.write_text('[jobs.one]\nevery = "0.2"\ncommand = ["echo", "two"]\n[jobs.more]\nevery = "1h"\nshell = "true"\n')
+    told = reload(daemon)
+    assert (told["added"], told["changed"]) == (["more"], ["one"])
+    daemon.wait_for("job.output", line="two")
+    file.write_text('[jobs.one]\nevry = "0.2"\n')
+    reload(daemon, "reload.refused")
+    assert any("line 2" in line["source"] for line in daemon.events("config.invalid"))
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_lifespans_are_opened_anew(launch: Launcher) -> None:
+    """And the old ones close when the runs that may use them have ended."""
+    life = (
+        "from jobd import lifespan\n@lifespan\nasync def life():\n"
+        "    log.info('open', of=VERSION); yield; log.info('close', of=VERSION)\n"
+        "@every('1h')\nasync def long(): await asyncio.sleep(1.5); log.info('used', of=VERSION)"
+    )
+    daemon = launch("VERSION = 1", beside=life)
+    daemon.wait_for("run.started")
+    rewrite(launch, "VERSION = 2", life)
+    reload(daemon)
+    assert [line["of"] for line in daemon.events("open")] == [1, 2]
+    assert not daemon.events("close")
+    daemon.wait_for("close", of=1)
+    assert daemon.events("used", of=1)
+    assert daemon.stop() == 0
+    assert [line["of"] for line in daemon.events("close")] == [1, 2]
+    daemon.assert_log_is_consistent()
+
+
+def test_many_requests_at_once(launch: Launcher) -> None:
+    """Each is heard, some together; a stop in the middle of it is a stop."""
+    daemon = launch(STEADY)
+    daemon.wait_for("run.finished")
+    for _ in range(20):
+        daemon.signal(signal.SIGHUP)
+    daemon.wait_for("daemon.reloaded")
+    os.kill(daemon.pid, signal.SIGHUP)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
