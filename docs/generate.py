@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from jobd import events, exits, states
+from jobd import durations, events, exits, policy, states
 from jobd.settings import DECLARED, Setting
 
 ROOT = Path(__file__).parent.parent
@@ -121,6 +121,23 @@ def state_chart() -> str:
     return "\n".join([*chart, "", "| state | the daemon is |", "|---|---|", *notes])
 
 
+def policies() -> str:
+    """The table of policies, for docs/jobs.md."""
+    rows = [
+        f"| `{name}` | {_shown(getattr(policy.PLAIN, name))} | {each.kind} | {each.meaning} |"
+        for name, each in policy.DECLARED.items()
+    ]
+    return "\n".join(["| policy | default | write it as | meaning |", "|---|---|---|---|", *rows])
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, float):
+        return f"`{durations.show(default)}`"
+    return f"`{getattr(default, 'value', default)}`"
+
+
 def exit_codes() -> str:
     """The table of exit codes, for README.md."""
     return "\n".join(
@@ -135,6 +152,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs/events.md": events_page(),
         ROOT / ".env.example": env_example(),
         ROOT / "docs/architecture.md": _between(ROOT / "docs/architecture.md", "state chart", state_chart()),
+        ROOT / "docs/jobs.md": _between(ROOT / "docs/jobs.md", "policies", policies()),
         ROOT / "README.md": _between(ROOT / "README.md", "exit codes", exit_codes()),
     }
 
