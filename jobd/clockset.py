@@ -1,40 +1,33 @@
 """Being told when somebody sets the wall clock. Imports nothing of ours.
 
 The kernel tells it through a timer that never comes (`timerfd_create(2)`, TFD_TIMER_CANCEL_ON_SET): its descriptor
-becomes readable when the clock jumps. Python knows such timers from 3.13 on, so the C library is called.
+becomes readable when the clock jumps. Python knows such timers from 3.13 on, so the C library is called, by a module
+that is imported only then: it takes a while, and a sandbox may forbid it.
 """
 
 import asyncio
-import ctypes
 import os
+import struct
 from collections.abc import Callable
 
 _CLOCK_REALTIME = 0
 _TFD_TIMER_ABSTIME = 1
 _TFD_TIMER_CANCEL_ON_SET = 2
-#: An instant that no clock ever shows; `timespec` has room for it.
-_NEVER_S = 2**40
-
-
-class _Time(ctypes.Structure):
-    _fields_ = [
-        ("interval_s", ctypes.c_long),
-        ("interval_ns", ctypes.c_long),
-        ("value_s", ctypes.c_long),
-        ("value_ns", ctypes.c_long),
-    ]
+#: An instant that no clock ever shows, as an `itimerspec` has it: no interval, and then seconds and nanoseconds.
+_NEVER = struct.pack("llll", 0, 0, 2**40 if struct.calcsize("l") > 4 else 2**31 - 1, 0)
 
 
 def listen(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> bool:
     """Call `tell` on the loop each time that the wall clock is set; whether that can be done here."""
     try:
+        import ctypes
+
         libc = ctypes.CDLL(None, use_errno=True)
         timer = libc.timerfd_create(_CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
-        never = _Time(0, 0, _NEVER_S, 0)
 
         def arm() -> bool:
             flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
-            return bool(libc.timerfd_settime(timer, flags, ctypes.byref(never), None) == 0)
+            return bool(libc.timerfd_settime(timer, flags, _NEVER, None) == 0)
 
         def was_set() -> None:
             try:
@@ -47,6 +40,6 @@ def listen(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> bool:
         if timer < 0 or not arm():
             return False
         loop.add_reader(timer, was_set)
-    except Exception:  # another C library, or a descriptor that the loop cannot wait for
+    except Exception:  # another C library, a sandbox, or a descriptor that the loop cannot wait for
         return False
     return True

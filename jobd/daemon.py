@@ -20,6 +20,7 @@ from typing import NoReturn
 from jobd import (
     __version__,
     clock,
+    clockset,
     events,
     exits,
     fence,
@@ -227,9 +228,7 @@ class Daemon:
     def _spawn(self) -> None:
         self._spawner.start(self._loaded.jobs)
         if self._spawner.on_wall and not self._spawner.is_told_of_clock:
-            from jobd.clockset import listen  # only where it is needed: it takes a while to import
-
-            self._spawner.is_told_of_clock = listen(self._loop, self._spawner.look_at_clock)
+            self._spawner.is_told_of_clock = clockset.listen(self._loop, self._spawner.look_at_clock)
 
     def _tell_step(self, step_s: float) -> None:
         self._log.emit(events.CLOCK_STEPPED, step_s=seconds(step_s))

@@ -22,6 +22,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _MARK = "__jobd__"
 _LIFESPAN_MARK = "__jobd_lifespan__"
 
+#: What the environment of each command tells about its run.
+MARKS = frozenset({"JOBD_JOB", "JOBD_RUN_ID", "JOBD_TICK", "JOBD_SCHEDULED_AT"})
+
 
 class Kind(Enum):
     """What executes a job."""

@@ -41,10 +41,6 @@ class Key:
     goes_with: tuple[str, ...] = ()
 
 
-#: What the environment of each run tells about it.
-MARKS = frozenset({"JOBD_JOB", "JOBD_RUN_ID", "JOBD_TICK", "JOBD_SCHEDULED_AT"})
-
-
 def text(value: object) -> str:
     """A text that the system takes, as an argument or a path. Raises `ValueError`."""
     if not isinstance(value, str):
@@ -64,7 +60,7 @@ def variable(name: str, value: object) -> str:
     """The value of a variable of that name. Raises `ValueError`."""
     if not name or "=" in name or "\0" in name:
         raise ValueError('has a name that no variable can have; write NAME = "value", and no = in the name')
-    if name in MARKS:
+    if name in jobs.MARKS:
         raise ValueError("is set by jobd itself, for each run; give yours another name")
     text(name)
     return text(value)

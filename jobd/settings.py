@@ -1,6 +1,6 @@
 """The settings: each declared once, with its name, how it is read, its default and its meaning.
 
-May import: durations, schedule, envfile, errors. `--help`, docs/settings.md and .env.example derive from the
+May import: durations, schedule, envfile, errors, job. `--help`, docs/settings.md and .env.example derive from the
 declarations. A setting comes from the command line, the environment, the `.env` file or its default, in this order,
 and `Resolved` knows which.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from jobd import durations, envfile, schedule
 from jobd.errors import Fault
+from jobd.job import MARKS
 
 PREFIX = "JOBD_"
 #: A name that looks like ours, also with something in front that is no part of a name: a quote, a byte order mark.
@@ -208,6 +209,6 @@ def _given(
 
 
 def _unknown(environment: Mapping[str, str], file: envfile.EnvFile) -> dict[str, str]:
-    known = {setting.name for setting in DECLARED.values()}
+    known = {setting.name for setting in DECLARED.values()} | MARKS  # where jobd is a command of jobd's
     sources = file.sources | dict.fromkeys(environment, "environment")
     return {name: source for name, source in sources.items() if _OURS.match(name) and name not in known}
