@@ -21,7 +21,7 @@ from jobd.guard import Guard
 from jobd.last_words import LastWords, Printed
 
 #: How much later than the first fence the second one falls: enough for the first to print its stacks.
-GUARD_AFTER_S = 0.07
+GUARD_AFTER_S = 0.06
 
 
 class LastFences:

@@ -32,8 +32,9 @@ from jobd.last_words import LastWords
 STEP_S = 0.05
 #: This much before the end is counted in steps: what a daemon that was frozen needs to leave by itself.
 LAST_S = 1.0
-#: From the signal for the stacks to SIGKILL.
-STACKS_S = 0.04
+#: From the signal for the stacks to SIGKILL: as long as the time bound allows, because on a busy machine the threads
+#: are printed one at a time.
+STACKS_S = 0.1
 #: How many of those that were killed the answer names: one datagram has to hold them.
 _NAMED = 1000
 

@@ -37,7 +37,7 @@ SECOND_CANCEL = 0.8
 #: Within the second that the time bound allows beyond grace period and cancel timeout: the log's last lines get this
 #: much, and the fence falls after that.
 FLUSH_S = 0.6
-FENCE_S = 0.85
+FENCE_S = 0.82
 #: What jobs have left running gets this much of `FLUSH_S` to end by itself before it is killed.
 CHILDREN_S = 0.2
 #: So long before the fence the last line is given up on a stop that is late: leaving takes time on a busy machine, too.

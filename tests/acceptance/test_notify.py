@@ -2,7 +2,9 @@
 
 import os
 import secrets
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +97,24 @@ def test_a_stop_during_the_import_is_said_too(launch: Launcher, manager: Manager
     manager.hear_out()
     assert "STOPPING=1" in manager.words
     assert "READY=1" not in manager.words
+
+
+@pytest.mark.parametrize("faulty", [False, True], ids=["used", "refused"])
+def test_a_reload_is_said_with_its_instant_and_then_ready_again(
+    launch: Launcher, manager: Manager, faulty: bool
+) -> None:
+    """As systemd wants it: RELOADING=1 with the monotonic clock in microseconds, and READY=1, whatever comes of it."""
+    daemon = launch(JOBS, NOTIFY_SOCKET=manager.address)
+    manager.hear("READY=1")
+    launch.write("jobs", "raise RuntimeError" if faulty else JOBS)
+    before = time.monotonic_ns() // 1000
+    daemon.signal(signal.SIGHUP)
+    manager.hear("RELOADING=1")
+    told = int(next(word for word in manager.words if word.startswith("MONOTONIC_USEC=")).partition("=")[2])
+    manager.hear("READY=1")
+    assert before <= told <= time.monotonic_ns() // 1000
+    daemon.wait_for("reload.refused" if faulty else "daemon.reloaded")
+    assert daemon.stop() == 0
 
 
 def test_neither_jobs_nor_their_children_find_the_variables(launch: Launcher, manager: Manager) -> None:

@@ -61,10 +61,12 @@ class Failing:
         self.at = at
         self.calls = 0
         self.times = times
+        # Kept, because CPython may call it once more after it has let go of it, which it does when it has raised.
+        self._hook = self._called
 
     def begin(self) -> None:
         """From here on, in this thread; anew after each failure, because Python ends it then."""
-        sys.setprofile(self._called)
+        sys.setprofile(self._hook)
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "c_call":

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 from unittest import mock
 
-from jobd import clock, daemon, exits, garbage, interpreter, signals, stop
+from jobd import clock, daemon, exits, garbage, interpreter, reload, signals, stop
 from jobd.job import Job
 from jobd.loader import Loaded
 from jobd.plane import JobPlane
@@ -71,6 +71,9 @@ class Fences:
     def arm(self, within_s: float) -> None:
         self.armed.append(within_s)
 
+    def allow(self, bound_s: float) -> None:
+        """The settings of these daemons stay as they are."""
+
     @property
     def asked(self) -> list[str]:
         """What the guard was asked for in the stop, in order."""
@@ -88,6 +91,13 @@ class Traced(stop.StopSequence):
     @state.setter
     def state(self, to: State) -> None:
         self.states: list[State] = [*getattr(self, "states", []), to]
+
+
+class AtOnce(reload.Reload):
+    """Reads everything without a thread, and finds what is there already."""
+
+    def ask(self) -> None:
+        self._loop.call_soon(self._take, self._read())
 
 
 class Whole:
@@ -110,8 +120,10 @@ class Whole:
             mock.patch.object(daemon, "JobPlane", return_value=self.plane),
             mock.patch.object(clock, "Clock", Wall),
             mock.patch.object(stop, "StopSequence", Traced),
+            mock.patch.object(reload, "Reload", AtOnce),
         ):
             self.daemon = daemon.Daemon(settings, self.to, self.fences)  # type: ignore[arg-type]
+        self.daemon._load = lambda fresh: (settings, self.daemon._loaded)
 
     @property
     def states(self) -> list[State]:
