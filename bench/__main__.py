@@ -33,7 +33,7 @@ from bench import (
     stalled_reader,
     start,
 )
-from bench.figures import Figure, table
+from bench.figures import Figure, rests, table
 from bench.peers import environment
 
 RESULTS = harness.ROOT / "bench" / "RESULTS.md"
@@ -134,7 +134,9 @@ def page(outcomes: list[Outcome]) -> str:
 
 
 def _body(outcome: Outcome) -> str:
-    return f"Could not be measured: {outcome.reason}" if outcome.reason else table(outcome.figures)
+    if outcome.reason:
+        return f"Could not be measured: {outcome.reason}"
+    return f"{table(outcome.figures)}\n\n{rests(outcome.figures)}".rstrip()
 
 
 def _docstring(name: str) -> str:

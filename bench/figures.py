@@ -18,6 +18,8 @@ class Goal:
     reached: float | None = None
     #: How many times that the quick form lets pass, on a machine that is busy with other things; None if anything.
     held: float | None = None
+    #: Where the goal is not met: what it is spent on, and what the rest would cost.
+    rest: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ def table(figures: Sequence[Figure]) -> str:
     for figure in figures:
         rows += _rows(figure)
     return "\n".join(rows)
+
+
+def rests(figures: Sequence[Figure]) -> str:
+    """What is to be said of the goals that are not met."""
+    return "\n".join(
+        f"- **{figure.goal.what}:** {figure.goal.rest}" for figure in figures if figure.goal.rest and not figure.met
+    )
 
 
 def _rows(figure: Figure) -> list[str]:

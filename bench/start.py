@@ -9,7 +9,10 @@ from bench import harness
 from bench.figures import Figure, Goal
 from bench.harness import Program
 
-GOAL = Goal("process start to daemon.ready", 1.5, "x", floor='python -c "import asyncio, structlog"', held=2)
+REST = """\
+What is left are jobd's own modules, argparse, the guard, which is forked, and five threads. An image with its bytecode
+compiled starts no faster: it is compiled here, too."""
+GOAL = Goal("process start to daemon.ready", 1.5, "x", floor='python -c "import asyncio, structlog"', held=2, rest=REST)
 IMPORTS = (sys.executable, "-c", "import asyncio, structlog; print('ready', flush=True)")
 
 

@@ -9,7 +9,7 @@ it is released, not a burst; unless the job wants a run for each missed tick.
 How a job stands is known by its name, because a reload makes another job of it.
 """
 
-import secrets
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -166,6 +166,6 @@ def _is_missed(row: Due, now: float) -> bool:
 
 def _run_ids() -> Callable[[], str]:
     """Makes run ids: eight characters that tell this daemon from every other, and a number."""
-    daemon = secrets.token_hex(4)
+    daemon = os.urandom(4).hex()
     numbers = iter(range(1, 2**63))
     return lambda: f"{daemon}-{next(numbers)}"

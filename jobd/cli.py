@@ -13,7 +13,6 @@ from typing import Any
 
 from jobd import (
     __version__,
-    check,
     clock,
     daemon,
     envfile,
@@ -152,6 +151,8 @@ def _check(configuration: _Configuration) -> int:
         daemon.report(to, invalid.faults)
         to.flush(CHECK_FLUSH_S)
         return ExitCode.CONFIG
+    from jobd import check  # only here, because the daemon does without
+
     report = "".join(f"{line}\n" for line in check.lines(configuration.resolved, configuration.file, loaded))
     with contextlib.suppress(OSError):  # of a reader that has seen enough, or a disk that is full
         if sys.stdout is not None:  # it has been closed

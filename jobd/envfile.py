@@ -14,11 +14,13 @@ import re
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-
-from dotenv.parser import Binding, parse_stream
+from typing import TYPE_CHECKING
 
 from jobd import textfile
 from jobd.errors import Fault, InvalidConfig
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 MAX_BYTES = textfile.MAX_BYTES
 #: An unclosed quote makes the parser read to the end of the file; after so many faults the rest is not worth it.
@@ -77,6 +79,8 @@ def _parse(text: str, shown: str) -> EnvFile:
     sources: dict[str, str] = {}
     duplicates: dict[str, None] = {}
     faults: list[Fault] = []
+    from dotenv.parser import parse_stream  # only where there is a file: importing it takes a tenth of the start
+
     for binding in parse_stream(StringIO(text, newline=None)):
         original = binding.original.string
         blank = len(original) - len(original.lstrip())
@@ -95,7 +99,7 @@ def _parse(text: str, shown: str) -> EnvFile:
     return EnvFile(values, sources, list(duplicates))
 
 
-def _fault(binding: Binding) -> str | None:
+def _fault(binding: "Binding") -> str | None:
     """What is wrong with the binding, if anything is."""
     if binding.error or (binding.key is not None and binding.value is None):
         return "is no assignment; write NAME=value, and close every quote"

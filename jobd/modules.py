@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from jobd import job as jobs
@@ -150,6 +150,10 @@ def _values(module: ModuleType) -> list[object]:
 
 
 def _refuse_arguments(function: Callable[..., Any]) -> None:
+    if type(function) is FunctionType and not vars(function).keys() & {"__wrapped__", "__signature__"}:
+        code = function.__code__
+        if not (code.co_argcount or code.co_kwonlyargcount):
+            return  # as nearly always, and to ask for the signature takes longer than all the rest
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin that does not tell
