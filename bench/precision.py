@@ -22,7 +22,7 @@ LOOP = "asyncio loop on the same grid"
 LATE_REST = """\
 The control plane wakes up 0.2 to 0.4 ms after the tick (select(2) and the machine), spends 0.2 ms on the row, and wakes
 the job plane, which has to get the interpreter's lock and turn its loop twice before the job's first line. To wake the
-job plane beforehand would spare it, and would wake two threads for every tick twice; a single loop would spare it, too."""
+job plane beforehand would spare it, and wake two threads twice for every tick; a single loop would spare it, too."""
 CPU_REST = """\
 A tick wakes two threads up and each of them is a turn of an event loop in Python, where the floor is one turn of one;
 the end of the run is told to the control plane, which is a third one. It is the price of two planes: less of it would
