@@ -77,10 +77,11 @@ class Admission:
             if policies.overlap is Overlap.SKIP:
                 self.skip(job, row.first, row.last, "overlap")
                 return None
-        if self._is_full(standing, policies.max_running):
+        if (self.max_running or policies.max_running) and self._is_full(standing, policies.max_running):
             self.skip(job, row.first, row.last, "max_running")
             return None
-        self._warn(standing, job)
+        if standing.runs + 1 >= standing.tell_at:
+            self._warn(standing, job)
         run = Run(job, self._run_ids(), row.first, row.last)
         if policies is not PLAIN and policies.missed is Missed.ALL:
             run.key = run.run_id
@@ -96,9 +97,8 @@ class Admission:
 
     def _warn(self, standing: Standing, job: Job) -> None:
         """Warn as the runs of the job grow more; another one is about to be offered."""
-        if standing.runs + 1 >= standing.tell_at:
-            self._log.emit(events.JOB_OVERLAPPING, job=job.name, running=standing.runs + 1)
-            standing.tell_at *= 2
+        self._log.emit(events.JOB_OVERLAPPING, job=job.name, running=standing.runs + 1)
+        standing.tell_at *= 2
 
     def _let_wait(self, standing: Standing, row: Due) -> Run:
         """The run that takes the place of those in flight when they have ended, as they are asked to."""
@@ -140,9 +140,8 @@ class Admission:
 
     def skip_missed(self, run: Run) -> None:
         """Account for the ticks that the run stands for, but for its own."""
-        if run.first_tick < run.tick:
-            self.skip(run.of, run.first_tick, run.tick - 1, run.why_skipped)
-            run.first_tick = run.tick
+        self.skip(run.of, run.first_tick, run.tick - 1, run.why_skipped)
+        run.first_tick = run.tick
 
     def skip(self, job: Job, first: int, last: int, reason: str) -> None:
         """Account for ticks that have no run."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from jobd.clock import Clock
 from jobd.job import Due, Job
 from jobd.policy import Missed
-from jobd.schedule import Every, OnWall
+from jobd.schedule import Every
 
 #: Where a job wants a run for each missed tick, so many of them have one at most.
 LATE_RUNS = 1000
@@ -39,7 +39,7 @@ class Look(NamedTuple):
 class Line:
     """The ticks of one job."""
 
-    __slots__ = ("_salt", "job", "place")
+    __slots__ = ("_salt", "_schedule", "job", "place")
 
     def __init__(self, job: Job) -> None:
         self.place: Any = None
@@ -48,6 +48,7 @@ class Line:
     def take(self, job: Job) -> None:
         """Be the line of this job from here on, which has the same schedule."""
         self.job = job
+        self._schedule: Any = job.schedule
         self._salt = random.getrandbits(60) if job.policies.jitter else 0
 
     @property
@@ -93,11 +94,6 @@ class Steady(Line):
         self._anchor = now - tick * self._schedule.interval_s
 
     @property
-    def _schedule(self) -> Every:
-        schedule: Every = self.job.schedule  # type: ignore[assignment]
-        return schedule
-
-    @property
     def tick(self) -> int:
         """The number of the next tick."""
         number: int = self.place
@@ -109,24 +105,25 @@ class Steady(Line):
         return self._run_due(self.place)
 
     def _run_due(self, tick: int) -> float:
-        due = self._schedule.due(tick, self._anchor)
+        due: float = self._schedule.due(tick, self._anchor)
         return due + self._put_off_s(tick, self._schedule.interval_s) if self._salt else due
 
     def look(self, now: float) -> Look:
         """What is due at `now`."""
         schedule, anchor, first = self._schedule, self._anchor, self.place
         last = first
-        due, next_due = schedule.due(first, anchor), self._run_due(first + 1)
-        if next_due <= now:
+        due, next_due = schedule.due(first, anchor), schedule.due(first + 1, anchor)
+        put_off_s = 0.0
+        if self._salt or next_due <= now:
             last = self._last(first, now)
             due, next_due = schedule.due(last, anchor), self._run_due(last + 1)
+            put_off_s = self._run_due(last) - due
         # The grid is shown from its anchor, in whole nanoseconds: as exact as it is.
         scheduled_ns = self._wall.wall_ns(anchor) + schedule.offset_ns(last)
-        put_off_s = self._run_due(last) - due if self._salt else 0.0
         return Look(Due(self.job, first, last, due, scheduled_ns, put_off_s), last + 1, next_due)
 
     def _last(self, first: int, now: float) -> int:
-        last = self._schedule.latest(first, self._anchor, now)
+        last: int = self._schedule.latest(first, self._anchor, now)
         if last > first and self._run_due(last) > now:  # put off
             last -= 1
         return max(first, last - LATE_RUNS + 1) if self.job.policies.missed is Missed.ALL else last
@@ -157,11 +154,6 @@ class OnTheWall(Line):
         super().__init__(job)
         self._wall = wall
         self.place = _Place(tick, self._schedule.after(wall.exact_ns(now) - 1))
-
-    @property
-    def _schedule(self) -> OnWall:
-        schedule: OnWall = self.job.schedule  # type: ignore[assignment]
-        return schedule
 
     @property
     def tick(self) -> int:
@@ -207,7 +199,7 @@ class OnTheWall(Line):
         return last_ns, first + count
 
     def _next(self, instant_ns: int, before: tuple[tuple[int, int], ...]) -> int:
-        following = self._schedule.after(instant_ns)
+        following: int = self._schedule.after(instant_ns)
         while ended_ns := next((last for first, last in before if first <= following <= last), 0):
             following = self._schedule.after(ended_ns)
         return following

@@ -104,9 +104,10 @@ class Runner:
         again.
         """
         batch: list[Run] = []
+        now = self._loop.time()
         with self._gate:
             while ticks and not self._closed:
-                self._admission.take(ticks[0], batch, self._loop.time())
+                self._admission.take(ticks[0], batch, now)
                 del ticks[0]
         self._hand_over(batch)
 
@@ -266,7 +267,8 @@ class Runner:
         if run.of.policies is not PLAIN and self._admission.comes_too_late(run, started):
             self._drop(run)
             return False
-        self._admission.skip_missed(run)
+        if run.first_tick < run.tick:
+            self._admission.skip_missed(run)
         self._in_flight[run.run_id] = run  # before its line, which cannot be taken back if this takes memory
         if self._tell_started:
             self._tell_start(self._tell_started, run, started)
