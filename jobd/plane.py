@@ -67,7 +67,7 @@ class JobPlane:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Make the plane; it turns once `start` is called. A `loop` that is given turns by itself (for tests)."""
-        self._selector = _Selector()
+        self._selector = None if loop else _Selector()
         self.loop = loop or EventLoop(self._selector)
         self._calls: deque[tuple[Callable[[Any], None], deque[Any]]] = deque()
         self._taking = False
@@ -103,7 +103,7 @@ class JobPlane:
 
     def held_for(self) -> float:
         """For how many seconds one callback has held the loop; 0 while it turns."""
-        since = self._selector.busy_since
+        since = self._selector.busy_since if self._selector else None
         return 0.0 if since is None else max(0.0, Real.monotonic() - since)
 
     @property
