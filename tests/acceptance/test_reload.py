@@ -8,7 +8,7 @@ from pathlib import Path
 from jobd import signals
 
 from .conftest import Launcher
-from .harness import Daemon, instant
+from .harness import JOBD, Daemon, instant
 
 STEADY = "@every('0.5')\nasync def steady(): log.info('version', number=1)"
 
@@ -123,7 +123,7 @@ def test_nothing_has_changed(launch: Launcher) -> None:
 
 
 def test_settings_are_read_again(launch: Launcher, tmp_path: Path) -> None:
-    """The grace period of the next stop is the new one; variables of the jobs' own follow the file as well."""
+    """Variables of the jobs' own follow the file as well; a flag still wins, and what is refused changes neither."""
     (tmp_path / ".env").write_text("JOBD_INTERVAL=1h\nMINE=one\n")
     launch.write("jobs", "async def job(): log.info('mine', mine=os.environ.get('MINE')); await asyncio.sleep(60)")
     daemon = launch("", "run", "jobs:job", "--grace-period", "60")
@@ -143,6 +143,21 @@ def test_settings_are_read_again(launch: Launcher, tmp_path: Path) -> None:
     assert daemon.wait_for("shutdown.requested")["grace_period_s"] == 60
     time.sleep(2 * signals.ONE_REQUEST_S)
     assert daemon.stop() == 0
+
+
+def test_the_next_stop_has_the_new_grace_period(launch: Launcher, tmp_path: Path) -> None:
+    """And the new limit of runs holds from the next tick on."""
+    (tmp_path / ".env").write_text("JOBD_GRACE_PERIOD=60\n")
+    jobd = ("env", "--unset=JOBD_GRACE_PERIOD", JOBD)
+    daemon = launch("@every('0.3')\nasync def long(): await asyncio.sleep(60)", program=jobd)
+    daemon.wait_for("run.started", count=2)
+    (tmp_path / ".env").write_text("JOBD_GRACE_PERIOD=0.5\nJOBD_MAX_RUNNING=1\n")
+    reload(daemon)
+    daemon.wait_for("tick.skipped", reason="max_running")
+    assert daemon.stop(within=5) == 0
+    assert daemon.events("shutdown.requested")[0]["grace_period_s"] == 0.5
+    assert set(daemon.outcomes()) == {"cancelled"}
+    daemon.assert_log_is_consistent()
 
 
 def test_a_file_of_jobs_is_read_again(launch: Launcher, tmp_path: Path) -> None:
