@@ -11,7 +11,7 @@ as libraries do that freeze time for tests. `Real` keeps Python's own where nobo
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 
 #: A wall clock that is further off than this has been set; below it, the grid is worth more than the correction.
 STEP_NS = 100_000_000
@@ -76,7 +76,8 @@ def _measured_ns() -> int:
     return ahead_ns
 
 
-_MICROSECONDS = "%06dZ"
+#: To format them anew would take longer than all else that a stamp takes.
+_DIGITS = [f"{number:03}" for number in range(1000)]
 
 
 class _Stamps:
@@ -86,25 +87,29 @@ class _Stamps:
     _time_ns = staticmethod(Real.time_ns)
 
     def __init__(self) -> None:
-        self._kept = (-_SECOND_NS, "")
+        self._kept = (-_LONG_NS * _SECOND_NS, "")
 
     def stamp(self, wall_ns: int | None = None) -> str:
         """RFC 3339, UTC, with microseconds and ``Z``: of an instant in nanoseconds since the epoch, or of now."""
         if wall_ns is None:
             wall_ns = self._time_ns()
         begin_ns, prefix = self._kept
-        rest_ns = wall_ns - begin_ns
-        if not 0 <= rest_ns < _SECOND_NS:
+        micros = (wall_ns - begin_ns) // 1000
+        if not 0 <= micros < 1_000_000:
             seconds, rest_ns = divmod(wall_ns, _SECOND_NS)
             # Not strftime: it imports a module, by whatever a job has made of importing.
             prefix = self._date(seconds, UTC).isoformat()[:19] + "."
             self._kept = (wall_ns - rest_ns, prefix)  # one assignment, because any thread may come by
-        return prefix + _MICROSECONDS % (rest_ns // 1000)
+            micros = rest_ns // 1000
+        return f"{prefix}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
 
 
 #: The instant in nanoseconds since the epoch, as the log shows it. Ticks and lines keep a second each.
 stamp: Callable[[int], str] = lru_cache(64)(_Stamps().stamp)  # many jobs may be due at one instant
 #: The wall-clock time now, likewise.
 now: Callable[[], str] = _Stamps().stamp
-#: A duration as the log shows it, to the microsecond.
-seconds: Callable[[float], float] = partial(round, ndigits=6)
+
+
+def seconds(duration: float) -> float:
+    """A duration as the log shows it, to the microsecond; `round` would take twice as long."""
+    return (duration * 1e6 + 0.5) // 1 / 1e6

@@ -11,6 +11,7 @@ its first line.
 """
 
 import asyncio
+import contextvars
 import inspect
 import os
 import threading
@@ -43,8 +44,12 @@ CANCELLED_TOGETHER = 64
 KILL_S = 0.3
 _PROCESSES = frozenset({Kind.PROCESS, Kind.COMMAND})
 
-#: Python's own, whatever a job puts into the module.
-_Task = asyncio.Task
+
+class _Task(asyncio.Task[None]):  # Python's own, whatever a job puts into the module
+    """A task that knows its run, so that what is called at its end can be the same for all of them."""
+
+    __slots__ = ("run",)
+    run: Run
 
 
 class Executor:
@@ -57,8 +62,11 @@ class Executor:
         begin: Callable[[Run], bool],
         begin_all: Callable[[list[Run]], None],
         end: Callable[[Run, Ending], None],
+        settle: Callable[[], None],
     ) -> None:
-        """The last three are called on whichever thread executes the run; `begin` says whether it may start.
+        """The last four are called on whichever thread executes the run.
+
+        `begin` says whether it may start; `settle` follows on `end`, once for all that end in one turn of the plane.
 
         What processes say goes to the log.
         """
@@ -70,6 +78,9 @@ class Executor:
         self._begin = begin
         self._begin_all = begin_all
         self._end = end
+        self._settle = settle
+        #: One for all tasks, in one context for all: a method that is bound anew would be kept for each.
+        self._when_done, self._context = self._task_done, contextvars.Context()
         forked = weakref.WeakMethod(self._forked)  # what is registered stays for ever, and is not to keep us
         os.register_at_fork(after_in_child=lambda: (method := forked()) and method())
 
@@ -80,6 +91,10 @@ class Executor:
             self._plane.call(self._start_tasks, [[together] for together in _dealt(coroutines, STARTED_TOGETHER)])
         elif coroutines:  # or the plane would be woken up for nothing
             self._plane.call(self._make_task, [coroutines])
+        if len(coroutines) < len(batch):
+            self._start_others(batch)
+
+    def _start_others(self, batch: list[Run]) -> None:
         for run in batch:
             if run.of.kind is Kind.FUNCTION:
                 self._start_thread(run)
@@ -110,7 +125,7 @@ class Executor:
 
                 self._processes = Processes(
                     lambda run: self._begin(run),
-                    lambda run, how: self._end(run, how),
+                    self._end_one,
                     self._log.printed,
                     self._log.forward,
                     lambda: self.cancel_timeout_s,
@@ -119,10 +134,17 @@ class Executor:
                     layout=self._log.layout,
                 )
         except Exception as error:  # no memory, say
-            if self._begin(run):
-                self._end(run, ending.failed(error))
+            self._fail_to_start(run, error)
             return
         self._processes.start(run)
+
+    def _fail_to_start(self, run: Run, error: BaseException) -> None:
+        if self._begin(run):
+            self._end_one(run, ending.failed(error))
+
+    def _end_one(self, run: Run, how: Ending) -> None:
+        self._end(run, how)
+        self._settle()
 
     def _start_tasks(self, batch: list[Run]) -> None:
         """Begin all of them, with one write of their lines, and have the loop take their first steps next."""
@@ -137,16 +159,17 @@ class Executor:
         coroutine = self._coroutine(run)
         try:
             task = _Task(coroutine, loop=self._plane.loop, name=run.run_id)
+            task.run = run
         except Exception as error:  # no memory, say
             coroutine.close()
-            if self._begin(run):
-                self._end(run, ending.failed(error))
+            self._fail_to_start(run, error)
             return
         run.body = task
-        task.add_done_callback(partial(self._task_done, run))
+        task.add_done_callback(self._when_done, context=self._context)
 
-    def _task_done(self, run: Run, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: _Task) -> None:
         """The run ends with its task, even where `_coroutine` was not let come to its end, or to its first line."""
+        run = task.run
         try:
             error = asyncio.CancelledError() if task.cancelled() else task.exception()
             if error is not None:
@@ -155,12 +178,14 @@ class Executor:
         finally:
             if run.body is task:  # RACE: its next attempt may have one already
                 run.body = None  # here: with the task goes its context, and with that what a job has left there
+            self._settle()
 
     def _forked(self) -> None:
         """In a child that a job has forked: it is no daemon, even if it comes back from the job."""
         self._begin = lambda run: False
         self._begin_all = lambda batch: None
         self._end = lambda run, ending: exits.leave(ending.exit_code)
+        self._settle = lambda: None
         self._plane.leave_turn()
         _mend_main_thread()
 
@@ -188,8 +213,7 @@ class Executor:
         try:
             start_new_thread(self._function, (run,))
         except Exception as error:  # no more threads are to be had
-            if self._begin(run):
-                self._end(run, ending.failed(error))
+            self._fail_to_start(run, error)
 
     def _function(self, run: Run) -> None:
         run.body = run.body or get_ident()
@@ -207,7 +231,7 @@ class Executor:
     def _leave_thread(self, run: Run, how: Ending) -> None:
         me = get_ident()
         try:
-            self._end(run, how)
+            self._end_one(run, how)
         finally:
             if run.body == me:  # RACE: its next attempt may have a thread already
                 run.body = None

@@ -12,7 +12,7 @@ so nothing has to be remembered; it is less than the gap to the next tick, so ru
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from jobd.clock import Clock
 from jobd.job import Due, Job
@@ -25,15 +25,9 @@ LATE_RUNS = 1000
 _STRETCHES = 8
 
 
-class Look(NamedTuple):
-    """What a line has seen."""
-
-    #: The ticks that are due; None if there are none yet.
-    row: Due | None
-    #: Where the line is once that row has been taken.
-    place: Any
-    #: When its next run is due then, in monotonic seconds.
-    due: float
+#: What a line has seen: the ticks that are due, None if there are none yet; where the line is once that row has been
+#: taken; and when its next run is due then, in monotonic seconds.
+Look = tuple[Due | None, Any, float]
 
 
 class Line:
@@ -110,17 +104,17 @@ class Steady(Line):
 
     def look(self, now: float) -> Look:
         """What is due at `now`."""
-        schedule, anchor, first = self._schedule, self._anchor, self.place
-        last = first
-        due, next_due = schedule.due(first, anchor), schedule.due(first + 1, anchor)
+        interval_s, anchor, last = self._schedule.interval_s, self._anchor, self.place
+        first = last
+        due, next_due = anchor + first * interval_s, anchor + (first + 1) * interval_s  # as `Every.due` has it
         put_off_s = 0.0
         if self._salt or next_due <= now:
             last = self._last(first, now)
-            due, next_due = schedule.due(last, anchor), self._run_due(last + 1)
+            due, next_due = self._schedule.due(last, anchor), self._run_due(last + 1)
             put_off_s = self._run_due(last) - due
         # The grid is shown from its anchor, in whole nanoseconds: as exact as it is.
-        scheduled_ns = self._wall.wall_ns(anchor) + schedule.offset_ns(last)
-        return Look(Due(self.job, first, last, due, scheduled_ns, put_off_s), last + 1, next_due)
+        scheduled_ns = self._wall.wall_ns(anchor) + round(last * interval_s * 1e9)
+        return Due(self.job, first, last, due, scheduled_ns, put_off_s), last + 1, next_due
 
     def _last(self, first: int, now: float) -> int:
         last: int = self._schedule.latest(first, self._anchor, now)
@@ -177,7 +171,7 @@ class OnTheWall(Line):
         place: _Place = self.place
         due = self.due
         if due > now:
-            return Look(None, place, due)
+            return None, place, due
         last_ns, last = self._last(place.instant_ns, place.tick, now)
         after_ns = self._next(last_ns, place.before)
         while self._run_due(last + 1, after_ns) <= now and self.job.policies.missed is not Missed.ALL:
@@ -187,7 +181,7 @@ class OnTheWall(Line):
         at = self._wall.instant(last_ns)
         row = Due(self.job, place.tick, last, at, last_ns, self._run_due(last, last_ns) - at if self._salt else 0.0)
         following = _Place(last + 1, after_ns, ticked, place.before)
-        return Look(row, following, self._run_due(last + 1, after_ns))
+        return row, following, self._run_due(last + 1, after_ns)
 
     def _last(self, first_ns: int, first: int, now: float) -> tuple[int, int]:
         """The last tick due by `now`, and its number, where that of `first_ns` is known to be."""

@@ -47,9 +47,10 @@ class Log:
         self._output: output.Output | None = None
         self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
         self._told = {name for name, number in LEVELS.items() if number >= LEVELS[level]}
-        self._own = self._logger(self._sink.write)
-        self._queued = self._logger(self._sink.put)
-        self._spare = self._logger(self.forward)
+        self._own = self._logger(self._sink.write, self._render)
+        self._queued = self._logger(self._sink.put, self._render)
+        self._brief = self._logger(self._sink.put, render.brief if self.layout == "json" else self._render)
+        self._spare = self._logger(self.forward, self._render)
         JobLines(level, self._render, self.forward)
 
     def divert(self, pipes: output.Pipes) -> None:
@@ -69,12 +70,13 @@ class Log:
         logger = self._spare if event.spare else self._own
         getattr(logger, level or event.level)(event, **fields)
 
-    def teller(self, level: str) -> Callable[..., None] | None:
+    def teller(self, level: str, *, brief: bool = False) -> Callable[..., None] | None:
         """Logs events of this level, like `emit`: for what is told again and again; None where the level is not logged.
 
-        Such lines leave together with the next `push`, in one write.
+        Such lines leave together with the next `push`, in one write. `brief`: they hold nothing but the name of a job,
+        numbers, and texts of our own.
         """
-        return getattr(self._queued, level) if level in self._told else None
+        return getattr(self._brief if brief else self._queued, level) if level in self._told else None
 
     def push(self) -> None:
         """Let leave what tellers have told."""
@@ -90,16 +92,16 @@ class Log:
         if self._output:
             self._output.finish(min(OUTPUT_S, timeout_s / 2))
         lines: list[bytes] = []
-        getattr(self._logger(lines.append), event.level)(event, **fields)
+        getattr(self._logger(lines.append, self._render), event.level)(event, **fields)
         self._sink.finish(b"".join(lines), max(timeout_s / 2, deadline - Real.monotonic()))
 
     def flush(self, timeout_s: float) -> None:
         """Wait, `timeout_s` at most, until the reader has been given everything so far."""
         self._sink.flush(timeout_s)
 
-    def _logger(self, write: Callable[[bytes], object]) -> Any:
+    def _logger(self, write: Callable[[bytes], object], render: Callable[[dict[str, Any]], bytes]) -> Any:
         """A filtering logger whose methods do at once what structlog's own would, for one processor and no context."""
-        render, now = self._render, clock.now
+        now = clock.now
 
         def method(level: str) -> Callable[..., None]:
             def tell(self: object, event: events.Event, /, **fields: Any) -> None:

@@ -4,8 +4,9 @@ May import: job, policy, run, ending, invoke, flight, admission, attempts, timet
 stacks.
 
 A run belongs to the control plane, which offers it; it begins on the thread that executes it, where `_put_in_flight`
-tells `run.started`; it ends on the control plane, where `_finish` tells `run.finished`. So a run has one end, whoever
-is first: its own, or `abandon`.
+tells `run.started`. Where nothing depends on its end, that comes on the same thread: `_finish` tells `run.finished`.
+Ends that policies or a stop wait for are handed to the control plane and are told there. Either happens under the gate,
+so a run has one end, whoever is first: its own, or `abandon`.
 
 A run that is offered waits in `_offered` until its plane or thread takes it. Which ticks may have a run is
 `admission`'s to say; timeouts and further attempts are `attempts`'.
@@ -24,7 +25,7 @@ from functools import partial
 from typing import Any
 
 from jobd import clock, ending, events, invoke, log, stacks
-from jobd.admission import MANY, Admission
+from jobd.admission import MANY, Admission, Standing
 from jobd.attempts import Attempts
 from jobd.clock import seconds
 from jobd.ending import Ending
@@ -44,6 +45,8 @@ _LEVELS = {
     Outcome.CANCELLED: "warning",
     Outcome.ABANDONED: "error",
 }
+#: Outcomes that come with an error's text.
+_EXPLAINED = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 _WORDS = {outcome: outcome.value for outcome in Outcome}
 #: A run that was handed over and has not begun for about so long is handed over again: its thread may have died for
 #: want of memory before its first line. Whoever begins first has the run.
@@ -62,7 +65,7 @@ class Runner:
         self._loop = loop
         self._plane = plane
         self._log = to
-        self._executor = invoke.Executor(plane, to, self._begin, self._begin_all, self._end)
+        self._executor = invoke.Executor(plane, to, self._begin, self._begin_all, self._end, self._settle)
         self._gate = threading.Lock()
         self._closed = False
         self.flight = Flight(self._gate, plane, loop.time, to)
@@ -73,18 +76,19 @@ class Runner:
         self._offered = self._admission.offered
         self._attempts = Attempts(self._timetable, loop.time, to, self._executor.start, self._cancel)
         self._announced = False
-        self._handing = False
         #: The run that was abandoned last.
         self._given_up: Run | None = None
         self._ended: deque[Run] = deque()
         self._collecting = False
-        #: Empty ones for each plane, because one may not be entered twice at once.
-        self._context, self._plane_context = contextvars.Context(), contextvars.Context()
-        self._tell_started = to.teller(events.RUN_STARTED.level)
-        self._tell_finished = {outcome: to.teller(level) for outcome, level in _LEVELS.items()}
+        #: Whether runs have ended and nobody has settled that; and `on_change` has not been called for them.
+        self._unsettled = False
+        self._untold = False
+        self._context = contextvars.Context()
+        self._tell_started = to.teller(events.RUN_STARTED.level, brief=True)
+        self._tell_finished = {o: to.teller(level, brief=o not in _EXPLAINED) for o, level in _LEVELS.items()}
         #: How many runs ended with each outcome.
         self.outcomes: Counter[Outcome] = Counter()
-        #: Called on the control plane after runs have started or ended; the stop sequence and the status listen.
+        #: Called on the control plane after it has seen off runs; the stop sequence and the status listen.
         self.on_change: Callable[[], None] = lambda: None
 
     @property
@@ -94,8 +98,8 @@ class Runner:
 
     @property
     def busy(self) -> bool:
-        """Whether any run is in flight, or offered and about to be."""
-        return bool(self._in_flight or self._offered)
+        """Whether any run is in flight, or about to be, or has ended and is to be told to who listens."""
+        return bool(self._in_flight or self._offered or self._untold)
 
     def offer(self, ticks: list[Due]) -> None:
         """Start a run for each row of due ticks: for its last tick, the missed ones before it are skipped.
@@ -223,9 +227,8 @@ class Runner:
         self._attempts.start_again(late)
 
     def collect(self) -> None:
-        """See off what has ended, where somebody holds the job plane before it could hand that on."""
-        if self._ended:
-            self._handing = False  # it may have got lost, too
+        """See off what has ended, and has not been handed on because somebody holds the job plane, or had not to be."""
+        if self._ended or self._untold:
             self._collect()
 
     def find_ends(self) -> None:
@@ -303,34 +306,31 @@ class Runner:
             raise
 
     def _end(self, run: Run, ending: Ending) -> None:
-        """On the thread that executed the run: hand its ending to the control plane, in one hop for many."""
+        """On the thread that executed the run: end it, or leave that to the control plane, which has to know of it."""
         if run.printed:
             run.end_printed()
         run.ending, run.ended = ending, self._loop.time()
-        self._ended.append(run)
+        self._unsettled = True
         try:
-            if run.of.kind is not Kind.COROUTINE:
+            with self._gate:
+                standing = self._admission.standings[run.of.name]
+                if self._closed or run.of.policies is not PLAIN or standing.waiting is not None:
+                    self._ended.append(run)
+                else:
+                    self._untold = True  # RACE: first, or the watch might see neither this nor the run
+                    self._account(run, standing, ending, run.ended)
+        except Exception:  # no memory, say; it has ended all the same, and the control plane can wait for some
+            self._ended.append(run)
+
+    def _settle(self) -> None:
+        """On that thread, after one end or many: let out what was told, and hand on what is left to be told."""
+        if self._unsettled:
+            self._unsettled = False  # RACE: first, so that who ends a run now settles again
+            self._log.push()
+            try:
                 self._call_for_collection()
-            elif not self._handing and not self._collecting:
-                self._hand_on_soon()
-        except Exception:  # no memory, say; it has ended all the same, and the watch comes by
-            pass
-
-    def _hand_on_soon(self) -> None:
-        """On the job plane: hand on what has ended when this turn of it is over; in one hop, as many as those are.
-
-        Somebody may hold the plane before that, but then the watch comes by.
-        """
-        self._handing = True
-        try:
-            self._plane.loop.call_soon(self._hand_on, context=self._plane_context)
-        except BaseException:  # no memory, say; who comes next tries again
-            self._handing = False
-            raise
-
-    def _hand_on(self) -> None:
-        self._handing = False
-        self._call_for_collection()
+            except Exception:  # no memory, say; the watch comes by
+                pass
 
     def _call_for_collection(self) -> None:
         if self._ended and not self._collecting:
@@ -343,7 +343,7 @@ class Runner:
                 raise
 
     def _collect(self) -> None:
-        self._collecting = False  # RACE: before the queue is looked at, so that who appends later calls again
+        self._collecting = self._untold = False  # RACE: before the queue is looked at, so who appends later calls again
         try:
             while self._ended:
                 self._see_off(self._ended[0])
@@ -369,31 +369,39 @@ class Runner:
         self._let_in(run.job)
 
     def _finish(self, run: Run, ending: Ending, ended: float) -> None:
+        """On the control plane: end the run."""
+        with self._gate:
+            self._account(run, self._admission.standings[run.of.name], ending, ended)
+        if run.timer is not None or run.resting:
+            self._attempts.over(run)
+            self._attempts.forget(run)
+
+    def _account(self, run: Run, standing: Standing, ending: Ending, ended: float) -> None:
+        """Under the gate: tell how the run has ended; from here on it is not in flight."""
         if run.run_id not in self._in_flight:
             return  # abandoned before it ended after all
         count = self.outcomes[ending.outcome] + 1
-        standing = self._admission.standings[run.of.name]
-        attempts = run.attempt - run.resting
         if tell := self._tell_finished[ending.outcome]:
-            tell(
-                events.RUN_FINISHED,
-                job=run.of.name,
-                run_id=run.run_id,
-                tick=run.tick,
-                outcome=_WORDS[ending.outcome],
-                duration_s=seconds(ended - run.started),
-                **({"attempts": attempts} if attempts > 1 else {}),
-                **(ending.fields or {}),
-            )
+            self._tell_end(tell, run, ending, ended)
         # Nothing takes memory between the line and this, so a run that is in here has no end in the log.
         del self._in_flight[run.run_id]
         self.outcomes[ending.outcome] = count
         standing.runs -= 1
         if not standing.runs:
             standing.tell_at = MANY
-        if run.timer is not None or run.resting:
-            self._attempts.over(run)
-            self._attempts.forget(run)
+
+    def _tell_end(self, tell: Callable[..., None], run: Run, ending: Ending, ended: float) -> None:
+        attempts = run.attempt - run.resting
+        tell(
+            events.RUN_FINISHED,
+            job=run.of.name,
+            run_id=run.run_id,
+            tick=run.tick,
+            outcome=_WORDS[ending.outcome],
+            duration_s=seconds(ended - run.started),
+            **({"attempts": attempts} if attempts > 1 else {}),
+            **(ending.fields or {}),
+        )
 
     def skip(self, rows: list[Due]) -> None:
         """Account for ticks that came due and will get no run, because the stop came first; each leaves the list."""

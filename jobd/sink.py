@@ -43,6 +43,8 @@ WRITE_BYTES = 65_536
 #: What a stream socket takes whole or not at all: one buffer of the kernel. From more than that it takes a part when it
 #: is nearly full, and journald, at the other end of one, would get half a line from a process that is killed then.
 SOCKET_WRITE_BYTES = 32_768
+#: So many lines are joined without being measured one by one.
+FEW_LINES = 32
 #: How long to leave a full disk alone before trying again.
 RETRY_S = 0.25
 #: What is left to the daemon's own lines when those of jobs have had to be given up, and then to the last line.
@@ -216,10 +218,14 @@ class Sink:
 
     def _next_chunk(self) -> bytes:
         """Take lines off the queue: as many as fit into one write, at least one. Off only when they are in `_rest`."""
-        if len(self._lines) == 1 and self._last is None and not self._dropped:
-            self._rest = self._lines[0]  # as nearly always
-            self._lines.popleft()
-            return self._rest
+        few = len(self._lines)  # RACE: before the look for a last line, so that it is not among these
+        if 0 < few <= FEW_LINES and self._last is None and not self._dropped:  # as nearly always
+            rest = self._lines[0] if few == 1 else b"".join(list(self._lines)[:few])
+            if few == 1 or len(rest) <= self._most:
+                self._rest = rest
+                for _ in range(few):
+                    self._lines.popleft()
+                return rest
         if self._sealed:
             self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
         elif (now := Real.monotonic()) >= self._hurry_at:

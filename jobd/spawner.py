@@ -146,16 +146,16 @@ class Spawner:
 
     def _take_due(self, most: float = math.inf) -> None:
         now = self._loop.time()
+        lines, rows = self._lines, self._rows
         if not self._in_order:
-            heapq.heapify(self._lines)
-            self._in_order = True
-        while self._lines and self._lines[0][0] <= now and len(self._rows) < most:
-            _, order, line = self._lines[0]
+            heapq.heapify(lines)
+        self._in_order = False  # until this has come to its end
+        while lines and lines[0][0] <= now and len(rows) < most:
+            _, order, line = lines[0]
             row, place, due = line.look(now)
             entry = (due, order, line)
             if row is not None:
-                self._rows.append(row)
-            line.place, self._lines[0] = place, entry
-            self._in_order = False  # until that has come to its end
-            heapq.heapreplace(self._lines, entry)
-            self._in_order = True
+                rows.append(row)
+            line.place, lines[0] = place, entry
+            heapq.heapreplace(lines, entry)
+        self._in_order = True

@@ -201,7 +201,7 @@ class _Recorder(log.Log):
             for tick in range(fields["tick"], fields["tick"] + fields["count"]):
                 self._story.ticks.append(Tick(fields["job"], tick, None, fields["reason"]))
 
-    def teller(self, level: str) -> Callable[..., None]:
+    def teller(self, level: str, *, brief: bool = False) -> Callable[..., None]:
         return partial(self.emit, level=level)
 
     def push(self) -> None:

@@ -333,10 +333,10 @@ def test_all_starts_a_run_for_each_missed_tick() -> None:
     line = line_of(job(10, missed="all"), 0.0, Wall())
     rows = []
     for _ in range(LATE_RUNS + 5):
-        look = line.look(20_000.0)
-        rows.append((look.row.first, look.row.last))  # type: ignore[union-attr]
-        line.place = look.place
-        if look.due > 20_000:
+        row, line.place, due = line.look(20_000.0)
+        assert row is not None
+        rows.append((row.first, row.last))
+        if due > 20_000:
             break
     assert rows[0] == (0, 1001)
     assert rows[1:] == [(n, n) for n in range(1002, 2001)]

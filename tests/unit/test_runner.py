@@ -86,14 +86,16 @@ def test_a_run_has_a_start_and_an_end(loop: VirtualLoop, runner: Runner, to: Log
 
 
 def test_a_run_is_in_flight_from_its_start_to_its_end(loop: VirtualLoop, runner: Runner) -> None:
-    """It counts while its code runs, and whoever listens is told when it has ended."""
+    """It counts while its code runs; whoever listens is told of its end when the watch comes by."""
     changes: list[int] = []
     runner.on_change = lambda: changes.append(runner.running)
     runner.offer([row(job_of(long), 0)])
     loop.pass_time(1)
     assert (runner.running, [run.job for run in runner.oldest()]) == (1, ["job"])
     loop.pass_time(60)
-    assert (runner.running, runner.oldest(), changes[-1]) == (0, [], 0)
+    assert (runner.running, runner.oldest(), runner.busy) == (0, [], True)
+    runner.collect()
+    assert (runner.busy, changes) == (False, [0])
     assert runner.outcomes == Counter({Outcome.SUCCEEDED: 1})
 
 

@@ -62,7 +62,7 @@ class Log(log.Log):
         self.times.append(self._loop.time() if self._loop else 0.0)
         self.levels.append(level)
 
-    def teller(self, level: str) -> Callable[..., None]:
+    def teller(self, level: str, *, brief: bool = False) -> Callable[..., None]:
         return partial(self.emit, level=level)
 
     def push(self) -> None:
