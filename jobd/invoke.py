@@ -90,7 +90,7 @@ class Executor:
         if len(coroutines) > STARTED_TOGETHER:
             self._plane.call(self._start_tasks, [[together] for together in _dealt(coroutines, STARTED_TOGETHER)])
         elif coroutines:  # or the plane would be woken up for nothing
-            self._plane.call(self._make_task, [coroutines])
+            self._plane.call(self._start_task, [coroutines])
         if len(coroutines) < len(batch):
             self._start_others(batch)
 
@@ -152,9 +152,14 @@ class Executor:
             self._make_task(run)
         self._begin_all(batch)
 
-    def _make_task(self, run: Run) -> None:
+    def _start_task(self, run: Run) -> None:
+        """Make its task and have it take its first step at once: another turn of the loop would make it later."""
+        if task := self._make_task(run):
+            self._plane.step(task)
+
+    def _make_task(self, run: Run) -> _Task | None:
         if run.body is not None:
-            return  # handed over a second time
+            return None  # handed over a second time
         # Not `create_task`: a job may have given the loop a task factory of its own.
         coroutine = self._coroutine(run)
         try:
@@ -163,9 +168,10 @@ class Executor:
         except Exception as error:  # no memory, say
             coroutine.close()
             self._fail_to_start(run, error)
-            return
+            return None
         run.body = task
         task.add_done_callback(self._when_done, context=self._context)
+        return task
 
     def _task_done(self, task: _Task) -> None:
         """The run ends with its task, even where `_coroutine` was not let come to its end, or to its first line."""
@@ -239,6 +245,7 @@ class Executor:
 
 #: Code that stands between the bottom of a stack and the job, and is of no interest there.
 FRAMES: frozenset[CodeType] = PLANE_FRAMES | {
+    Executor._start_task.__code__,
     Executor._coroutine.__code__,
     Executor._function.__code__,
 }

@@ -107,13 +107,28 @@ class JobPlane:
 
     def wake(self, again: bool = False) -> None:
         """See to it that the plane takes what waits for it; `again` even if it has been told already."""
-        if self._calls and (again or not self._taking):
+        if self._calls:
+            self.rouse(again)
+
+    def rouse(self, again: bool = False) -> None:
+        """There will be calls in a moment: waking up takes the plane as long as it takes us to make them."""
+        if again or not self._taking:
             self._taking = True
             try:
                 self.loop.call_soon_threadsafe(self._take)
             except BaseException:  # no memory, say; who comes next tries again
                 self._taking = False
                 raise
+
+    def step(self, task: asyncio.Task[Any]) -> None:
+        """On the plane: let the task, which has just been made, take its first step now instead of in the next turn."""
+        handle: asyncio.Handle = self.loop._ready[-1]  # type: ignore[attr-defined]
+        # RACE: another thread may have called by; then it steps in the next turn after all.
+        if getattr(handle._callback, "__self__", None) is task:  # type: ignore[attr-defined]
+            try:
+                handle._run()
+            finally:
+                handle.cancel()
 
     def held_for(self) -> float:
         """For how many seconds one callback has held the loop; 0 while it turns."""
@@ -203,5 +218,12 @@ _LOOP = asyncio.BaseEventLoop
 #: Code that stands below every callback of the loop.
 FRAMES: frozenset[CodeType] = frozenset(
     function.__code__
-    for function in (JobPlane._turn, _LOOP.run_forever, _LOOP._run_once, asyncio.Handle._run)  # type: ignore[attr-defined]
+    for function in (
+        JobPlane._turn,
+        JobPlane._take,
+        JobPlane.step,
+        _LOOP.run_forever,
+        _LOOP._run_once,  # type: ignore[attr-defined]
+        asyncio.Handle._run,
+    )
 )

@@ -101,6 +101,11 @@ class Runner:
         """Whether any run is in flight, or about to be, or has ended and is to be told to who listens."""
         return bool(self._in_flight or self._offered or self._untold)
 
+    def expect(self, job: Job) -> None:
+        """A tick of the job is about to be offered."""
+        if job.kind is Kind.COROUTINE:
+            self._plane.rouse()
+
     def offer(self, ticks: list[Due]) -> None:
         """Start a run for each row of due ticks: for its last tick, the missed ones before it are skipped.
 

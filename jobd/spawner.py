@@ -42,8 +42,11 @@ class Spawner:
         wall: clock.Clock,
         offer: Callable[[list[Due]], None],
         tell_step: Callable[[float], None] = lambda step_s: None,
+        expect: Callable[[Job], None] = lambda job: None,
     ) -> None:
         """Offer rows of due ticks by calling `offer` on `loop`, and `tell_step` by how much the wall clock was set.
+
+        `expect` is called with the first job that has a tick due, before anything is made of that.
 
         Where `offer` raises, it has removed from the list what it has taken.
         """
@@ -51,6 +54,7 @@ class Spawner:
         self._wall = wall
         self._offer = offer
         self._tell_step = tell_step
+        self._expect = expect
         self._lines: list[_Entry] = []
         self._in_order = True
         self._rows: list[Due] = []
@@ -112,6 +116,8 @@ class Spawner:
         self._agenda.after(0, "ticks", self._wake)
 
     def _wake(self) -> None:
+        if self._lines and self._lines[0][0] <= self._loop.time():
+            self._expect(self._lines[0][2].job)
         self._follow_clock()
         self._take_due(ROWS_PER_TURN)
         if self._rows:
