@@ -21,6 +21,10 @@ from jobd.line import Line, OnTheWall, line_of
 
 #: Rows offered in one turn of the loop, so that the first of many jobs due together need not wait for the last.
 ROWS_PER_TURN = 64
+#: Rows offered in the first turn, and how long then to leave the interpreter to those who execute them: while the next
+#: rows are made, they could not begin.
+FIRST_ROWS = 4
+GIVE_WAY_S = 0.0005
 #: The kernel may end a wait late by a thousandth of its length (select(2) allows itself that slack), so a long wait
 #: ends early by more than that, and a short one follows.
 EARLY = 0.002
@@ -58,6 +62,7 @@ class Spawner:
         self._lines: list[_Entry] = []
         self._in_order = True
         self._rows: list[Due] = []
+        self._most = FIRST_ROWS
         self._offering = False
         self._agenda = Agenda(loop)
         #: The next tick of each job that there was; its numbers go on if it comes back.
@@ -119,15 +124,23 @@ class Spawner:
         if self._lines and self._lines[0][0] <= self._loop.time():
             self._expect(self._lines[0][2].job)
         self._follow_clock()
-        self._take_due(ROWS_PER_TURN)
+        self._take_due(self._most)
         if self._rows:
             self._offer_rows()
         if self._lines:
-            wait = self._lines[0][0] - self._loop.time()
-            wait = wait * (1 - self.early) if wait > LONG_WAIT_S else wait
-            if self.on_wall and not self.is_told_of_clock:
-                wait = min(wait, LOOK_AT_CLOCK_S)
-            self._agenda.after(wait, "ticks", self._wake)
+            self._agenda.after(self._next_s(), "ticks", self._wake)
+
+    def _next_s(self) -> float:
+        """How long to wait for the next tick; where more ticks are due already, for the next turn."""
+        wait = self._lines[0][0] - self._loop.time()
+        if wait <= 0:
+            first, self._most = self._most == FIRST_ROWS, ROWS_PER_TURN
+            return GIVE_WAY_S if first else 0.0
+        self._most = FIRST_ROWS
+        wait = wait * (1 - self.early) if wait > LONG_WAIT_S else wait
+        if self.on_wall and not self.is_told_of_clock:
+            wait = min(wait, LOOK_AT_CLOCK_S)
+        return wait
 
     def _follow_clock(self) -> None:
         self._set_ns += self._wall.watch()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobd.job import Due, Job
 from jobd.schedule import Every
-from jobd.spawner import ROWS_PER_TURN, Spawner
+from jobd.spawner import FIRST_ROWS, GIVE_WAY_S, ROWS_PER_TURN, Spawner
 
 from .helpers import job_of
 from .virtual import VirtualLoop, Wall, virtual_loop
@@ -137,7 +137,7 @@ def test_stop_returns_all_that_is_due_however_many_jobs_there_are(
     jobs = [job_of(name=str(n)) for n in range(10 * ROWS_PER_TURN)]
     spawner.start(jobs)
     spawner.resume()
-    assert len(offers.rows) == ROWS_PER_TURN
+    assert len(offers.rows) == FIRST_ROWS
     left = spawner.stop()
     assert [row.job for row in offers.rows + left] == jobs
 
@@ -168,21 +168,30 @@ def test_stop_from_within_an_offer_is_the_end(loop: VirtualLoop) -> None:
 
 
 def test_no_turn_of_the_loop_offers_more_than_its_share(loop: VirtualLoop, spawner: Spawner, offers: Offers) -> None:
-    """Whatever else waits for the loop comes in between, and yet every job has its tick at the same instant."""
-    jobs = [job_of(name=str(n)) for n in range(3 * ROWS_PER_TURN + 1)]
+    """Whatever else waits for the loop comes in between; the first few rows leave before the others are made."""
+    jobs = [job_of(name=str(n)) for n in range(FIRST_ROWS + 3 * ROWS_PER_TURN + 1)]
     turns: list[int] = []
 
     def between() -> None:
         turns.append(len(offers.rows))
-        if len(turns) < 5:
+        if len(turns) < 7:
             loop.call_soon(between)
+        if len(turns) == 2:
+            loop.stall(GIVE_WAY_S)
 
     loop.call_soon(between)
     spawner.start(jobs)
     loop.settle()
-    assert turns == [0, 64, 128, 192, 193]
-    assert set(offers.at) == {0}
-    assert max(offers.batches) == ROWS_PER_TURN
+    assert turns == [0, 4, 4, 68, 132, 196, 197]
+    assert offers.batches[:2] == [FIRST_ROWS, ROWS_PER_TURN]
+    assert {row.due for row in offers.rows} == {0}
+
+
+def test_the_next_crowd_begins_with_few_rows_again(loop: VirtualLoop, spawner: Spawner, offers: Offers) -> None:
+    """Each instant at which many are due is a crowd of its own."""
+    spawner.start([job_of(name=str(n), interval_s=10) for n in range(FIRST_ROWS + ROWS_PER_TURN)])
+    loop.run_until(11)
+    assert offers.batches == [FIRST_ROWS, ROWS_PER_TURN] * 2
 
 
 def test_a_hundred_thousand_jobs_have_their_ticks(loop: VirtualLoop, spawner: Spawner, offers: Offers) -> None:
