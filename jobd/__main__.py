@@ -7,6 +7,7 @@ not ours, and a SIGTERM in it ends the process silently, or, for PID 1, is lost.
 """
 
 import _signal  # type: ignore[import-not-found]  # the core of `signal`, which takes milliseconds to import
+import gc
 import os
 import sys
 
@@ -22,6 +23,7 @@ def main() -> None:
 
     descriptors.complete()
     signals.hold()
+    gc.disable()  # what is imported stays; to look through it for garbage takes a sixth of the start. See `garbage`
     from jobd import cli
 
     os._exit(cli.main(sys.argv[1:]))  # a jobs module may have started threads that would be waited for

@@ -67,6 +67,7 @@ class Daemon:
         to.emit(events.DAEMON_STARTING, version=__version__, pid=os.getpid(), python=platform.python_version())
         hooks.install(to)
         interpreter.take()
+        garbage.leave_be()
         self._settings = settings
         self._log = to
         self._fences = fences

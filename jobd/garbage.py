@@ -5,7 +5,8 @@ May import: bell, clock.
 Python collects cyclic garbage in whichever thread happens to allocate, and runs there what the garbage has asked for:
 `__del__`, callbacks of weak references, the `finally` of suspended generators. A job's finaliser that sleeps or waits
 for a lock would hold the control plane, and with it ticks, signals and the stop. So the automatic collection is off
-(a threshold of 0; `gc.isenabled()` still says True), and a thread does the same work when the counts say so.
+(a threshold of 0; `gc.isenabled()` still says True), and a thread does the same work when the counts say so. Until
+that thread is there, while our own modules are imported, nothing is collected at all (see `__main__`).
 
 Tricky: objects also die when the last reference goes, wherever that is. Frames and tasks of running jobs that the
 control plane has looked at would die in its hands, with everything in them; `drop` lets them die over here.
@@ -31,12 +32,17 @@ _litter: deque[object] = deque()
 _callers_threshold = gc.get_threshold()
 _disable_automatic = gc.set_threshold
 _enable, _is_enabled, _count, _threshold = gc.enable, gc.isenabled, gc.get_count, gc.get_threshold
-_collect = gc.collect
+_collect, _freeze = gc.collect, gc.freeze
 
 
 def drop(*things: object) -> None:
     """Let these die in the collector's thread, if it is the last to hold them."""
     _litter.append(things)
+
+
+def leave_be() -> None:
+    """Never look for garbage among what there is by now: modules, mostly, which stay, and nothing of a job's."""
+    _freeze()
 
 
 class Collector:
