@@ -75,7 +75,7 @@ def expectation(plan: Plan) -> Expectation:
         may_dump_stacks=_sends_sigquit(plan) or cut_off,
         may_show_last_words=cut_off or Effect.LOSES_LINES in effects,
         may_leave_children=_may_leave_children(effects),
-        may_leave=tuple(entry.orphans for entry in plan.entries if entry.orphans),
+        may_leave=tuple(e.orphans for e in plan.entries if e.orphans and (cut_off or not e.command)),
     )
 
 

@@ -22,9 +22,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Flag, auto
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -46,6 +46,8 @@ ORPHAN_S = 61.0
 SUCCEEDED = frozenset({"succeeded"})
 FAILED = frozenset({"failed"})
 EITHER = SUCCEEDED | FAILED
+TIMED_OUT = frozenset({"timed_out"})
+CANCELLED = frozenset({"cancelled"})
 
 
 class Effect(Flag):
@@ -103,11 +105,16 @@ class Entry:
     weight: float
     #: How the processes look that it leaves and that nobody can have seen while they had a parent; none, if empty.
     orphans: str = ""
+    #: What it declares beside its interval: policies, or where it runs.
+    declares: Mapping[str, Any] = field(default_factory=dict)
+    #: What is executed, where it is a command and no function.
+    command: tuple[str, ...] = ()
 
 
 CATALOGUE: dict[str, Entry] = {}
 OFTEN = ("100ms", "0.25", "0.5s", "1")
 NOW_AND_THEN = ("0.7s", "1s", "2s", "1h")
+SELDOM = ("500ms", "1s", "2s", "1h")
 ONCE = ("1h",)
 
 
@@ -119,15 +126,29 @@ def entry(
     intervals: tuple[str, ...] = NOW_AND_THEN,
     weight: float = 1.0,
     orphans: str = "",
+    **declares: Any,
 ) -> Callable[[Body], Body]:
     """Put the function into the catalogue; what the parameters mean stands in `Entry`."""
 
     def register(function: Body) -> Body:
         name = function.__name__
-        CATALOGUE[name] = Entry(name, effects, ends, frozenset(exits), intervals, weight, orphans)
+        CATALOGUE[name] = Entry(name, effects, ends, frozenset(exits), intervals, weight, orphans, declares)
         return function
 
     return register
+
+
+def command(
+    name: str,
+    *arguments: str,
+    effects: Effect = Effect.NONE,
+    ends: frozenset[str] = SUCCEEDED,
+    intervals: tuple[str, ...] = SELDOM,
+    orphans: str = "",
+    **declares: Any,
+) -> None:
+    """Put a command into the catalogue; what it leaves, jobd finds by its environment, unless it is cut off itself."""
+    CATALOGUE[name] = Entry(name, effects, ends, frozenset(), intervals, 1.0, orphans, declares, arguments)
 
 
 # --- honest ones
@@ -987,6 +1008,149 @@ def prints_half_lines() -> None:
     """And bytes that are no text."""
     sys.stdout.write(SAYS)
     os.write(1, SAYS.encode() + b' \xff\x00{"event": "forged"}\n')
+
+
+# --- jobs with policies
+
+
+@entry(intervals=SELDOM, ends=TIMED_OUT, timeout=0.2)
+async def has_too_little_time() -> None:
+    """Cancelled before it is done."""
+    await asyncio.sleep(FOR_EVER_S)
+
+
+@entry(Effect.REFUSES, intervals=SELDOM, ends=TIMED_OUT, timeout=0.2)
+async def refuses_to_time_out() -> NoReturn:
+    """Stays in flight; it is told again and again."""
+    while True:
+        try:
+            await asyncio.sleep(FOR_EVER_S)
+        except asyncio.CancelledError:
+            pass
+
+
+@entry(Effect.REFUSES, intervals=ONCE, ends=TIMED_OUT, timeout=0.2)
+def has_too_little_time_in_a_thread() -> None:
+    """Nobody can end it."""
+    time.sleep(FOR_EVER_S)
+
+
+@entry(intervals=OFTEN, ends=FAILED, retries=2, backoff=0.1)
+async def fails_three_times() -> NoReturn:
+    """Rests in between."""
+    raise ValueError("again")
+
+
+@entry(intervals=OFTEN, ends=EITHER, retries=3, backoff=0.05)
+def fails_at_first() -> None:
+    """Comes through at the third attempt, unless a stop comes first."""
+    if next(_attempts.setdefault(current_run().run_id, itertools.count())) < 2:
+        raise ValueError("not yet")
+
+
+_attempts: dict[str, Iterator[int]] = {}
+
+
+@entry(intervals=SELDOM, ends=FAILED, retries=5, backoff=60.0)
+async def rests_when_the_stop_comes() -> NoReturn:
+    """Its second attempt is further away than any stop."""
+    raise ValueError("once")
+
+
+@entry(intervals=SELDOM, ends=TIMED_OUT, timeout=0.1, retries=2, backoff=0.05)
+async def times_out_three_times() -> None:
+    """Attempt by attempt."""
+    await asyncio.sleep(FOR_EVER_S)
+
+
+@entry(intervals=("100ms", "0.25"), overlap="skip")
+async def runs_alone() -> None:
+    """Longer than its interval."""
+    await asyncio.sleep(0.4)
+
+
+@entry(intervals=("100ms", "0.25"), ends=SUCCEEDED | CANCELLED, overlap="replace")
+async def gives_way() -> None:
+    """To its next run."""
+    await asyncio.sleep(0.4)
+
+
+@entry(Effect.REFUSES, intervals=("100ms", "0.25"), ends=SUCCEEDED | CANCELLED, overlap="replace")
+async def gives_way_slowly() -> None:
+    """Cleans up for longer than its interval."""
+    try:
+        await asyncio.sleep(FOR_EVER_S)
+    finally:
+        await asyncio.sleep(0.3)
+
+
+@entry(intervals=("100ms", "0.25"), max_running=2, jitter=0.05)
+async def comes_in_pairs() -> None:
+    """And not quite at its instants."""
+    await asyncio.sleep(0.6)
+
+
+@entry(intervals=("100ms", "0.25"), missed="all")
+async def makes_up_for_everything() -> None:
+    """Has a run for each tick, however late."""
+
+
+@entry(intervals=("100ms", "0.25"), missed="skip")
+async def does_not_look_back() -> None:
+    """Has none for a tick that was missed."""
+
+
+@entry(intervals=SELDOM, ends=SUCCEEDED | CANCELLED, grace_period=0.1)
+async def gets_less_time() -> None:
+    """Than the daemon gives to everybody."""
+    await asyncio.sleep(1)
+
+
+# --- functions and commands with a process of their own
+
+
+@entry(intervals=SELDOM, isolation="process")
+def is_isolated() -> None:
+    """In an interpreter of its own."""
+    log.info("isolated")
+    current_run().stopping.wait(0.3)
+
+
+@entry(intervals=SELDOM, isolation="process", ends=FAILED)
+def leaves_its_own_process() -> None:
+    """And nobody else's."""
+    os._exit(5)
+
+
+@entry(intervals=ONCE, isolation="process")
+def holds_its_own_gil() -> None:
+    """Is killed for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    -1 in itertools.count()  # noqa: B015
+
+
+@entry(intervals=ONCE, isolation="process", ends=TIMED_OUT, timeout=0.8)
+def hangs_in_its_own_process() -> None:
+    """Is killed when its time is up."""
+    time.sleep(FOR_EVER_S)
+
+
+command("is_a_command", "sh", "-c", f"echo {SAYS} command; sleep 0.2")
+command("is_a_command_that_fails", "false", ends=FAILED, intervals=OFTEN)
+command("is_no_command", "/nonexistent/program", ends=FAILED, intervals=OFTEN)
+command("is_a_command_that_hangs", "sleep", "62")
+command("is_a_command_that_refuses", "sh", "-c", "trap '' TERM INT HUP; while :; do sleep 1; done", intervals=ONCE)
+command("is_a_command_that_floods", "yes", SAYS, effects=Effect.FLOODS | Effect.BUSY, intervals=ONCE)
+command("is_a_command_that_times_out", "sleep", "62", ends=TIMED_OUT, timeout=0.3)
+command(
+    "is_a_command_that_leaves_others",
+    "sh",
+    "-c",
+    "sleep 62 & setsid sleep 62 & exit 0",
+    orphans="sleep (sleep 62)",
+)
+command("is_a_command_that_is_replaced", "sleep", "62", ends=CANCELLED, intervals=("0.25", "500ms"), overlap="replace")
+command("is_a_command_that_is_tried_again", "false", ends=FAILED, retries=2, backoff=0.1)
 
 
 # --- modules

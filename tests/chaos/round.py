@@ -6,6 +6,7 @@ PR_SET_CHILD_SUBREAPER): so leftovers are found however they have detached thems
 
 import ctypes
 import functools
+import json
 import os
 import resource
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from acceptance.harness import JOBD, PRELUDE, catches, children_of
 
-from .jobs import Effect
+from .jobs import CATALOGUE, Effect
 from .plan import Anchor, Pause, Plan, Reader, Send, Start
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -65,10 +66,11 @@ def play(plan: Plan, directory: Path) -> Seen:
     """Carry the plan out in `directory`; what was seen."""
     _adopt_orphans()
     (directory / "jobs.py").write_text(module_text(plan))
+    (directory / "commands.toml").write_text(commands_text(plan))
     seen = Seen()
     output = _Output(plan.reader, plan.reader_after_s, directory)
     process = subprocess.Popen(
-        [*_program(plan.start), "run", "jobs:first", *(f"jobs:{name}" for name, _ in plan.jobs)],
+        [*_program(plan.start), "run", *_targets(plan)],
         cwd=directory,
         env=_environment(plan),
         stdin=subprocess.DEVNULL,
@@ -96,7 +98,8 @@ def play(plan: Plan, directory: Path) -> Seen:
 
 def module_text(plan: Plan) -> str:
     """The module of the jobs of this round."""
-    names = ", ".join(["log", *(name for name, _ in plan.jobs)])
+    functions = [(name, interval) for name, interval in plan.jobs if not CATALOGUE[name].command]
+    names = ", ".join(["log", *(name for name, _ in functions)])
     return "\n".join(
         [
             PRELUDE,
@@ -105,10 +108,30 @@ def module_text(plan: Plan) -> str:
             f"from chaos.jobs import {names}",
             plan.module.code,
             "@every('1h')\ndef first(): mark('running')",
-            *(f"every({interval!r})({name})" for name, interval in plan.jobs if interval),
+            *(
+                f"every({interval!r}, **{dict(CATALOGUE[name].declares)})({name})"
+                for name, interval in functions
+                if interval
+            ),
             "",
         ]
     )
+
+
+def commands_text(plan: Plan) -> str:
+    """The file of the commands of this round."""
+    lines: list[str] = []
+    for name, interval in plan.jobs:
+        if CATALOGUE[name].command:
+            declared = {"every": interval, "command": list(CATALOGUE[name].command), **CATALOGUE[name].declares}
+            lines += [f"[jobs.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in declared.items())]
+    return "\n".join([*lines, ""])
+
+
+def _targets(plan: Plan) -> list[str]:
+    commands = [name for name, _ in plan.jobs if CATALOGUE[name].command]
+    functions = [f"jobs:{name}" for name, _ in plan.jobs if name not in commands]
+    return ["jobs:first", *functions, *(["commands.toml"] if commands else [])]
 
 
 class _Victim:

@@ -150,7 +150,8 @@ def _outcomes(expected: Expectation, lines: list[Line]) -> Iterator[str]:
             continue
         job, outcome = line["job"], line["outcome"]
         if outcome in ("cancelled", "abandoned"):
-            if outcome == "cancelled" and not cancelling and expected.log is Log.WHOLE:
+            told = cancelling or outcome in expected.ends[job]  # by the job's own policies
+            if outcome == "cancelled" and not told and expected.log is Log.WHOLE:
                 yield f"{job} cancelled, and nobody has told so"
             if outcome == "abandoned" and job not in expected.may_be_abandoned:
                 yield f"{job} abandoned"
