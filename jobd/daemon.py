@@ -95,6 +95,7 @@ class Daemon:
         self._runner.on_change = self._lifespans.on_change = self._runs_changed
         self._reload = reload.Reload(self._loop, self._load_again, self._take_reloaded, self._tell_reload)
         self._loaded = Loaded([], [])
+        self._reload_when_ready = False
         self._on_terminal = signals.on_terminal()
         self._to_handle: set[int] = set()
         self._ignored: Counter[int] = Counter()
@@ -225,6 +226,8 @@ class Daemon:
             self._tell_status()
             self._watch.start()
             self._spawn()
+            if self._reload_when_ready:
+                self._read_again()
 
     def _spawn(self) -> None:
         self._spawner.start(self._loaded.jobs)
@@ -235,7 +238,9 @@ class Daemon:
         self._log.emit(events.CLOCK_STEPPED, step_s=seconds(step_s))
 
     def _read_again(self) -> None:
-        if self._stop.state is State.RUNNING:
+        if self._stop.state is State.STARTING:
+            self._reload_when_ready = True  # what has been read may be older than what made somebody ask
+        elif self._stop.state is State.RUNNING:
             self._notifier.reloading()
             self._reload.ask()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from jobd import signals
 
 from .conftest import Launcher
-from .harness import JOBD, Daemon, instant
+from .harness import JOBD, Daemon, instant, poll
 
 STEADY = "@every('0.5')\nasync def steady(): log.info('version', number=1)"
 
@@ -50,6 +50,18 @@ def test_new_code_is_used(launch: Launcher) -> None:
     daemon.wait_for("version", number=1)
     rewrite(launch, STEADY.replace("number=1", "number=2"))
     assert reload(daemon)["changed"] == ["steady"]
+    daemon.wait_for("version", number=2)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_a_reload_that_is_asked_for_at_the_start_comes_when_all_is_ready(launch: Launcher) -> None:
+    """What is being imported may be older than what made somebody ask."""
+    daemon = launch("open('importing', 'w').close(); time.sleep(1)", beside=STEADY)
+    poll((launch.directory / "importing").exists, "the import")
+    rewrite(launch, STEADY.replace("number=1", "number=2"))
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("daemon.reloaded")
     daemon.wait_for("version", number=2)
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
