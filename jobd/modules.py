@@ -1,6 +1,6 @@
 """The users' modules: imports them, finds in them what a target names, and forgets them to import them afresh.
 
-May import: job, errors. Runs the users' code, at import and when a thing in a module is looked at, so all of it can
+May import: clock, errors, job. Runs the users' code, at import and when a thing in a module is looked at, so all of it can
 raise anything; what comes out is `Unusable`, with what was raised as its cause.
 
 Tricky: what an import has brought in is known by its name only, in `sys.modules`, where a module may put anything in
@@ -19,6 +19,7 @@ from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from jobd import job as jobs
+from jobd.clock import Real
 from jobd.errors import Unusable
 from jobd.job import Kind
 
@@ -26,6 +27,10 @@ Found = TypeVar("Found")
 
 #: The names of all that loads have imported, and what tells whether the file of each has changed since.
 _imported: dict[str, tuple[int, ...]] = {}
+#: What tells nothing of a file, and is equal to no other.
+_UNSURE = (-1,)
+#: Times of files may be behind the clock by so much.
+_COARSE_NS = 20_000_000
 #: Directories of packages that are installed.
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
@@ -124,6 +129,7 @@ def recorded(here: str, *, fresh: bool) -> Iterator[None]:
     """
     old = _forget(here) if fresh else {}
     before = sys.modules.copy()
+    began_ns = Real.time_ns() - _COARSE_NS
     try:
         yield
     except BaseException:
@@ -131,7 +137,9 @@ def recorded(here: str, *, fresh: bool) -> Iterator[None]:
         raise
     for name, module in sys.modules.copy().items():
         if name not in before:
-            _imported[name] = _stamp(module)
+            stamp = _stamp(module)
+            # RACE: written while it was imported: nobody knows which of the two it is, so it counts as changed.
+            _imported[name] = stamp if stamp < (began_ns,) else _UNSURE
 
 
 def _own(module: ModuleType, wanted: Callable[[object], bool]) -> list[Any]:
