@@ -1,6 +1,7 @@
 """From targets to jobs: every fault of every target is reported, and none ends the process."""
 
 import importlib
+import os
 import itertools
 import re
 import sys
@@ -476,6 +477,7 @@ def test_only_what_lies_in_the_directory_and_was_loaded_is_forgotten(
     (tmp_path / "kept_jobs.py").write_text(
         f"import elsewhere_part, installed_part, before_part, this, jobd.demo\n{JOBS}"
     )
+    os.utime(tmp_path / "kept_jobs.py", (1, 1))  # long before it is imported
     load("kept_jobs")
     names = ("elsewhere_part", "installed_part", "before_part", "this", "jobd.demo", "jobd.crontab", "kept_jobs")
     before = {name: sys.modules.get(name) for name in names}
