@@ -6,6 +6,7 @@ import pty
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -77,13 +78,20 @@ def test_status_names_every_run_and_where_it_stands(launch: Launcher) -> None:
     )
     for job in ("coroutine", "function"):
         daemon.wait_for("run.started", job=job)
-    daemon.signal(signal.SIGUSR1)
-    assert daemon.wait_for("daemon.status")["running"] == 2
+
+    def shows_line(job: str) -> bool:  # once it has come from the line of its start to the next one
+        count = len(daemon.events("run.in_flight", job=job)) + 1
+        daemon.signal(signal.SIGUSR1)
+        daemon.wait_for("run.in_flight", job=job, count=count)
+        line = daemon.line_of(f"# in the {job}")
+        return any(line in place for place in daemon.events("run.in_flight", job=job)[-1]["stack"])
+
     for job in ("coroutine", "function"):
-        told = daemon.wait_for("run.in_flight", job=job)
+        poll(partial(shows_line, job), f"the line of the {job}")
+        told = daemon.events("run.in_flight", job=job)[-1]
         assert told["age_s"] >= 0
         assert told["run_id"] == daemon.wait_for("run.started", job=job)["run_id"]
-        assert any(daemon.line_of(f"# in the {job}") in place for place in told["stack"]), told["stack"]
+    assert {line["running"] for line in daemon.events("daemon.status")} == {2}
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
 

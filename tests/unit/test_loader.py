@@ -1,8 +1,8 @@
 """From targets to jobs: every fault of every target is reported, and none ends the process."""
 
 import importlib
-import os
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
