@@ -1,7 +1,7 @@
 """The users' modules: imports them, finds in them what a target names, and forgets them to import them afresh.
 
-May import: clock, errors, job. Runs the users' code, at import and when a thing in a module is looked at, so all of it can
-raise anything; what comes out is `Unusable`, with what was raised as its cause.
+May import: clock, errors, job. Runs the users' code, at import and when a thing in a module is looked at, so all of it
+can raise anything; what comes out is `Unusable`, with what was raised as its cause.
 
 Tricky: what an import has brought in is known by its name only, in `sys.modules`, where a module may put anything in
 its own place. And what is forgotten must be the user's: packages that are installed below the current directory, in an

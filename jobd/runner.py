@@ -315,7 +315,6 @@ class Runner:
         if run.printed:
             run.end_printed()
         run.ending, run.ended = ending, self._loop.time()
-        self._unsettled = True
         try:
             with self._gate:
                 standing = self._admission.standings[run.of.name]
@@ -326,6 +325,7 @@ class Runner:
                     self._account(run, standing, ending, run.ended)
         except Exception:  # no memory, say; it has ended all the same, and the control plane can wait for some
             self._ended.append(run)
+        self._unsettled = True  # RACE: last, or another thread might settle before there is anything to
 
     def _settle(self) -> None:
         """On that thread, after one end or many: let out what was told, and hand on what is left to be told."""
@@ -360,8 +360,8 @@ class Runner:
     def _see_off(self, run: Run) -> None:
         if run.dropped:
             self._attempts.over(run)
-            standing = self._admission.standings[run.of.name]
-            standing.runs -= 1
+            with self._gate:
+                self._admission.standings[run.of.name].runs -= 1
             run.dropped = False
         elif run.of.policies is PLAIN:
             self._finish(run, run.ending, run.ended)
