@@ -38,14 +38,16 @@ class Clock:
     """Tells the wall-clock time of instants on the monotonic clock."""
 
     def __init__(self) -> None:
-        self._offset_ns = self._exact_ns = _measured_ns()
+        #: By how much the wall clock is ahead of the monotonic one, as ticks on an exact grid are shown.
+        self.offset_ns = _measured_ns()
+        self._exact_ns = self.offset_ns
 
     def watch(self) -> int:
         """Follow the wall clock if it has been set; by how many nanoseconds it was, since the last look."""
         offset_ns = _measured_ns()
         step_ns = offset_ns - self._exact_ns
-        if abs(offset_ns - self._offset_ns) > STEP_NS:
-            self._offset_ns = offset_ns
+        if abs(offset_ns - self.offset_ns) > STEP_NS:
+            self.offset_ns = offset_ns
         if abs(step_ns) <= FINE_NS:
             return 0
         self._exact_ns = offset_ns
@@ -53,7 +55,7 @@ class Clock:
 
     def wall_ns(self, instant: float) -> int:
         """Nanoseconds since the epoch at `instant`, in monotonic seconds; equal steps stay equal."""
-        return self._offset_ns + round(instant * _SECOND_NS)
+        return self.offset_ns + round(instant * _SECOND_NS)
 
     def exact_ns(self, instant: float) -> int:
         """The same, by the wall clock as it stood at the last look."""

@@ -12,6 +12,7 @@ so nothing has to be remembered; it is less than the gap to the next tick, so ru
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jobd.clock import Clock
@@ -104,23 +105,36 @@ class Steady(Line):
 
     def look(self, now: float) -> Look:
         """What is due at `now`."""
-        interval_s, anchor, last = self._schedule.interval_s, self._anchor, self.place
-        first = last
-        due, next_due = anchor + first * interval_s, anchor + (first + 1) * interval_s  # as `Every.due` has it
+        first = last = self.place
+        due, next_due, scheduled_ns = self._instants(first)
         put_off_s = 0.0
         if self._salt or next_due <= now:
             last = self._last(first, now)
-            due, next_due = self._schedule.due(last, anchor), self._run_due(last + 1)
+            due, _, scheduled_ns = self._instants(last)
             put_off_s = self._run_due(last) - due
-        # The grid is shown from its anchor, in whole nanoseconds: as exact as it is.
-        scheduled_ns = self._wall.wall_ns(anchor) + round(last * interval_s * 1e9)
+            next_due = self._run_due(last + 1)
         return Due(self.job, first, last, due, scheduled_ns, put_off_s), last + 1, next_due
+
+    def _instants(self, tick: int) -> tuple[float, float, int]:
+        return _grid(tick, self._schedule.interval_s, self._anchor, self._wall.offset_ns)
 
     def _last(self, first: int, now: float) -> int:
         last: int = self._schedule.latest(first, self._anchor, now)
         if last > first and self._run_due(last) > now:  # put off
             last -= 1
         return max(first, last - LATE_RUNS + 1) if self.job.policies.missed is Missed.ALL else last
+
+
+@lru_cache(64)
+def _grid(tick: int, interval_s: float, anchor: float, offset_ns: int) -> tuple[float, float, int]:
+    """When the tick and the one after it lie, and when the first of them does on the wall clock, in nanoseconds.
+
+    The grid is shown from its anchor, in whole nanoseconds: as exact as it is. Jobs that are due together often have
+    the same one; what their runs hold of it is shared.
+    """
+    schedule = Every(interval_s)
+    scheduled_ns = offset_ns + round(anchor * 1e9) + schedule.offset_ns(tick)
+    return schedule.due(tick, anchor), schedule.due(tick + 1, anchor), scheduled_ns
 
 
 @dataclass(frozen=True, slots=True)

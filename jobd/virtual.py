@@ -92,13 +92,13 @@ class Wall(clock.Clock):
     """A wall clock that showed an instant of its own when virtual time began."""
 
     def __init__(self, start_ns: int = 0) -> None:
-        self._offset_ns = self._exact_ns = start_ns
+        self.offset_ns = self._exact_ns = start_ns
         #: By how much it is set before the next look at it.
         self.stepped_ns = 0
 
     def watch(self) -> int:
         """Follow what has been set."""
         step_ns, self.stepped_ns = self.stepped_ns, 0
-        self._offset_ns += step_ns
+        self.offset_ns += step_ns
         self._exact_ns += step_ns
         return step_ns
