@@ -7,7 +7,6 @@ not ours, and a SIGTERM in it ends the process silently, or, for PID 1, is lost.
 """
 
 import _signal  # type: ignore[import-not-found]  # the core of `signal`, which takes milliseconds to import
-import gc
 import os
 import sys
 
@@ -23,6 +22,8 @@ def main() -> None:
 
     descriptors.complete()
     signals.hold()
+    import gc
+
     gc.disable()  # what is imported stays; to look through it for garbage takes a sixth of the start. See `garbage`
     from jobd import cli
 
