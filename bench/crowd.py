@@ -16,9 +16,8 @@ Row = dict[str, Any]
 
 HEAP = "heap, tasks, structlog as it comes"
 FIRST_REST = """\
-The first start waits for the spawner to make the first 64 rows, for the hop, and for the other fifteen of its batch to
-begin, because their lines leave in one write; and all of that shares the interpreter's lock with the control plane,
-which makes the next rows meanwhile. On one event loop it would be a tenth, and the signals would wait with it."""
+The first start is as late as that of a single job, see `precision`, and by what the rows of three more cost: the first
+four leave by themselves, and the control plane gives way to them for half a millisecond before it makes the others."""
 LAST_REST = """\
 A thousand times what a run costs with its lines. It falls with that figure only; a quarter of what the same runs take
 that log with structlog as it comes."""

@@ -15,9 +15,9 @@ from bench.harness import Program
 BARE = "bare asyncio and structlog"
 REST = """\
 Each tick wakes the control plane twice, because the kernel ends a long wait late by a thousandth of it: a wait that is
-a little too short, and then the rest. Then the job plane for the run, the control plane for its end, and once more
-0.25 s later to look whether the plane turns. A daemon that woke up once would be 10 ms late on 10 s, or would not see
-a job that blocks the loop."""
+a little too short, and then the rest. Then the job plane for the run, and the control plane once more 0.25 s later to
+look whether the other one turns. A daemon that woke up once would be 10 ms late on 10 s, or would not see a job that
+blocks the loop."""
 CPU = Goal("idle: CPU a minute", 1.5, "x", floor=BARE, rest=REST)
 WAKE_UPS = Goal("idle: wake-ups a minute", 1.5, "x", floor=BARE, reached=5.2, held=2, rest=REST)
 MEMORY = Goal("idle: resident memory", 1.5, "x", floor=BARE, held=2)

@@ -20,13 +20,12 @@ Row = dict[str, Any]
 
 LOOP = "asyncio loop on the same grid"
 LATE_REST = """\
-The control plane wakes up 0.2 to 0.4 ms after the tick (select(2) and the machine), spends 0.2 ms on the row, and wakes
-the job plane, which has to get the interpreter's lock and turn its loop twice before the job's first line. To wake the
-job plane beforehand would spare it, and wake two threads twice for every tick; a single loop would spare it, too."""
+The control plane wakes up 0.2 to 0.4 ms after the tick (select(2) and the machine) and wakes the job plane, which has to
+get up and to get the interpreter's lock before the job's first line; the row of the tick is made meanwhile. To wake the
+job plane before the tick would spare it, and wake two threads twice for every tick; a single loop would spare it, too."""
 CPU_REST = """\
-A tick wakes two threads up and each of them is a turn of an event loop in Python, where the floor is one turn of one;
-the end of the run is told to the control plane, which is a third one. It is the price of two planes: less of it would
-mean to end runs on the job plane, and then a held loop would hold the log of those that have ended, too."""
+A tick wakes two threads up, and each of them is a turn of an event loop in Python, where the floor is one turn of one;
+four times a second there is a look whether a job holds the other plane. It is the price of two planes."""
 P50 = Goal("1 job every 50 ms: lateness, median", 0.15, "ms", floor=LOOP, reached=0.8, held=10, rest=LATE_REST)
 P99 = Goal("the same: lateness, 99 %", 0.5, "ms", floor=LOOP, rest="as the median.")
 EARLY = Goal("the same: starts before their tick", 0, "runs", floor=LOOP, held=1)
