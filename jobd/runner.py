@@ -316,16 +316,22 @@ class Runner:
             run.end_printed()
         run.ending, run.ended = ending, self._loop.time()
         try:
-            with self._gate:
-                standing = self._admission.standings[run.of.name]
-                if self._closed or run.of.policies is not PLAIN or standing.waiting is not None:
-                    self._ended.append(run)
-                else:
-                    self._untold = True  # RACE: first, or the watch might see neither this nor the run
-                    self._account(run, standing, ending, run.ended)
+            ended = self._ends_here(run)
         except Exception:  # no memory, say; it has ended all the same, and the control plane can wait for some
+            ended = False
+        if not ended:
             self._ended.append(run)
         self._unsettled = True  # RACE: last, or another thread might settle before there is anything to
+
+    def _ends_here(self, run: Run) -> bool:
+        """End the run, unless the control plane has to do with its end."""
+        with self._gate:
+            standing = self._admission.standings[run.of.name]
+            if self._closed or run.of.policies is not PLAIN or standing.waiting is not None:
+                return False
+            self._untold = True  # RACE: first, or the watch might see neither this nor the run
+            self._account(run, standing, run.ending, run.ended)
+        return True
 
     def _settle(self) -> None:
         """On that thread, after one end or many: let out what was told, and hand on what is left to be told."""
