@@ -20,7 +20,10 @@ Row = dict[str, Any]
 
 PAUSE_S = 3.0
 DIRECT = "heap, tasks, structlog as it comes"
-LATEST = Goal("nobody reads the log for 3 s: lateness of the latest start", 5.0, "ms")
+REST = """\
+The latest of 1,800 starts, so what the machine does meanwhile counts, not the reader: the median is 2 ms, and whoever
+writes to the pipe himself is 2.2 s late."""
+LATEST = Goal("nobody reads the log for 3 s: lateness of the latest start", 5.0, "ms", rest=REST)
 MEDIAN = Goal("the same: lateness, median", 5.0, "ms", held=10)
 MISSING = Goal("the same: starts missing in the log", 0, "starts", held=1)
 JOBS, INTERVAL_S, TICKS = 20, 0.05, 90

@@ -77,7 +77,7 @@ class Daemon:
         self._plane = JobPlane()
         self._runner = runner.Runner(self._loop, self._plane, to)
         self._runner.set_limits(settings.max_running, settings.cancel_timeout)
-        self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer, self._tell_step, self._runner.expect)
+        self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer, self._tell_step)
         self._lifespans = lifespans.Lifespans(self._plane, self._loop, to)
         self._watch = watch.Watch(self._loop, self._plane, self._runner, to, self._notifier, garbage.Collector())
         self._stop = stop.StopSequence(

@@ -107,12 +107,7 @@ class JobPlane:
 
     def wake(self, again: bool = False) -> None:
         """See to it that the plane takes what waits for it; `again` even if it has been told already."""
-        if self._calls:
-            self.rouse(again)
-
-    def rouse(self, again: bool = False) -> None:
-        """There will be calls in a moment: waking up takes the plane as long as it takes us to make them."""
-        if again or not self._taking:
+        if self._calls and (again or not self._taking):
             self._taking = True
             try:
                 self.loop.call_soon_threadsafe(self._take)

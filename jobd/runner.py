@@ -101,11 +101,6 @@ class Runner:
         """Whether any run is in flight, or about to be, or has ended and is to be told to who listens."""
         return bool(self._in_flight or self._offered or self._untold)
 
-    def expect(self, job: Job) -> None:
-        """A tick of the job is about to be offered."""
-        if job.kind is Kind.COROUTINE:
-            self._plane.rouse()
-
     def offer(self, ticks: list[Due]) -> None:
         """Start a run for each row of due ticks: for its last tick, the missed ones before it are skipped.
 
@@ -232,7 +227,10 @@ class Runner:
         self._attempts.start_again(late)
 
     def collect(self) -> None:
-        """See off what has ended, and has not been handed on because somebody holds the job plane, or had not to be."""
+        """See off what has ended and was not handed on, because somebody holds the job plane, say.
+
+        And tell who listens of those ends that the control plane had nothing to do with.
+        """
         if self._ended or self._untold:
             self._collect()
 

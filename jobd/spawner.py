@@ -46,11 +46,8 @@ class Spawner:
         wall: clock.Clock,
         offer: Callable[[list[Due]], None],
         tell_step: Callable[[float], None] = lambda step_s: None,
-        expect: Callable[[Job], None] = lambda job: None,
     ) -> None:
         """Offer rows of due ticks by calling `offer` on `loop`, and `tell_step` by how much the wall clock was set.
-
-        `expect` is called with the first job that has a tick due, before anything is made of that.
 
         Where `offer` raises, it has removed from the list what it has taken.
         """
@@ -58,11 +55,9 @@ class Spawner:
         self._wall = wall
         self._offer = offer
         self._tell_step = tell_step
-        self._expect = expect
         self._lines: list[_Entry] = []
         self._in_order = True
         self._rows: list[Due] = []
-        self._most = FIRST_ROWS
         self._offering = False
         self._agenda = Agenda(loop)
         #: The next tick of each job that there was; its numbers go on if it comes back.
@@ -121,26 +116,33 @@ class Spawner:
         self._agenda.after(0, "ticks", self._wake)
 
     def _wake(self) -> None:
-        if self._lines and self._lines[0][0] <= self._loop.time():
-            self._expect(self._lines[0][2].job)
+        """Offer the first of what is due."""
         self._follow_clock()
-        self._take_due(self._most)
+        self._offer_due(FIRST_ROWS, GIVE_WAY_S)
+
+    def _go_on(self) -> None:
+        """Offer more of it."""
+        self._offer_due(ROWS_PER_TURN, 0.0)
+
+    def _offer_due(self, most: int, pause_s: float) -> None:
+        self._take_due(most)
         if self._rows:
             self._offer_rows()
-        if self._lines:
-            self._agenda.after(self._next_s(), "ticks", self._wake)
+        if not self._lines:
+            return
+        wait_s = self._lines[0][0] - self._loop.time()
+        if wait_s <= 0:
+            self._agenda.after(pause_s, "ticks", self._go_on)
+        else:
+            self._agenda.after(self._shortened(wait_s), "ticks", self._wake)
 
-    def _next_s(self) -> float:
-        """How long to wait for the next tick; where more ticks are due already, for the next turn."""
-        wait = self._lines[0][0] - self._loop.time()
-        if wait <= 0:
-            first, self._most = self._most == FIRST_ROWS, ROWS_PER_TURN
-            return GIVE_WAY_S if first else 0.0
-        self._most = FIRST_ROWS
-        wait = wait * (1 - self.early) if wait > LONG_WAIT_S else wait
+    def _shortened(self, wait_s: float) -> float:
+        """How long to wait at first, for a tick that is due in so many seconds."""
+        if wait_s > LONG_WAIT_S:
+            wait_s *= 1 - self.early
         if self.on_wall and not self.is_told_of_clock:
-            wait = min(wait, LOOK_AT_CLOCK_S)
-        return wait
+            wait_s = min(wait_s, LOOK_AT_CLOCK_S)
+        return wait_s
 
     def _follow_clock(self) -> None:
         self._set_ns += self._wall.watch()

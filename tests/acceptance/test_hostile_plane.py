@@ -148,3 +148,23 @@ def test_lateness_is_true_beside_a_job_that_holds_the_loop(launch: Launcher) -> 
     assert (instant(here, "timestamp") - instant(started, "timestamp")).total_seconds() < 0.5
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
+
+
+def test_an_end_is_told_although_another_job_holds_the_loop(launch: Launcher) -> None:
+    """Its line does not wait until the holder lets go."""
+    daemon = launch(
+        """
+        import pathlib
+        @every("1h")
+        async def short(): pass
+        @every("1h")
+        async def holds():
+            while not pathlib.Path("let go").exists(): time.sleep(0.01)
+        """
+    )
+    assert daemon.wait_for("run.finished", job="short")["outcome"] == "succeeded"
+    assert not daemon.events("run.finished", job="holds")
+    (launch.directory / "let go").touch()
+    daemon.wait_for("run.finished", job="holds")
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()

@@ -171,6 +171,13 @@ def test_whatever_is_logged_is_one_line(name: str) -> None:
     assert "nasty" in said
 
 
+@given(name=st.text(max_size=render.NAME_CHARS + 20), outcome=st.text(max_size=20), number=st.integers(0, 2**63))
+def test_a_brief_line_is_the_same_line(name: str, outcome: str, number: int) -> None:
+    """Whatever the job's name and the texts are made of, the short way to a line leads to the same one."""
+    fields = {"event": "run.finished", "job": name, "tick": number, "outcome": outcome, "duration_s": number / 7}
+    assert render.brief(dict(fields)) == render.line(dict(fields))
+
+
 @pytest.mark.parametrize("name", NASTY)
 def test_whatever_is_logged_is_one_line_beside_something_worse(name: str) -> None:
     """Nor does it where another field has the whole line go the slow way."""
