@@ -47,15 +47,26 @@ _EXITS = "exit codes:\n" + "\n".join(f"  {code.value:<4}{meaning}" for code, mea
 def main(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name; the exit code, where the daemon has not left the process itself."""
     given = _parser().parse_args(_with_command(arguments))
-    configuration = _configuration(given)
+    start = _Start(_here(), dict(os.environ))
+    configuration = _configuration(given, start)
     settings.in_use = configuration.resolved.settings
-    return _check(configuration) if given.command == "check" else _run(given, configuration)
+    return _check(configuration) if given.command == "check" else _run(given, start, configuration)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where jobd was started, and with what; a job may go elsewhere, and a reload is to find the same."""
+
+    #: The directory; empty if there is none.
+    here: str
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Configuration:
     """What the command line, the environment and the file say together."""
 
+    here: str
     resolved: Resolved
     file: envfile.EnvFile
     faults: list[Fault]
@@ -70,7 +81,7 @@ class _Configuration:
         given = self.resolved.given["jobs"]
         now = self.resolved.settings
         try:
-            loaded = loader.load(now.jobs, now.interval, given.source, _here(), fresh=fresh)
+            loaded = loader.load(now.jobs, now.interval, given.source, self.here, fresh=fresh)
         except InvalidConfig as invalid:
             _hand_on(before)
             raise InvalidConfig(self.faults + invalid.faults) from None
@@ -99,20 +110,20 @@ def _hand_on(values: Mapping[str, str]) -> None:
         del os.environ[name]
 
 
-def _configuration(given: argparse.Namespace) -> _Configuration:
+def _configuration(given: argparse.Namespace, start: _Start) -> _Configuration:
     faults: list[Fault] = []
     try:
-        file = envfile.read(given.env_file)
+        file = envfile.read(given.env_file, start.here)
     except InvalidConfig as invalid:
         file, faults = envfile.EnvFile(), invalid.faults
     flags = {key: value for key in DECLARED if (value := getattr(given, key, None)) is not None}
     if given.targets:
         flags["jobs"] = " ".join(given.targets)
-    resolved = settings.resolve(flags, os.environ, file)
-    return _Configuration(resolved, file, faults + resolved.faults)
+    resolved = settings.resolve(flags, start.environment, file)
+    return _Configuration(start.here, resolved, file, faults + resolved.faults)
 
 
-def _run(command: argparse.Namespace, configuration: _Configuration) -> int:
+def _run(command: argparse.Namespace, start: _Start, configuration: _Configuration) -> int:
     now = configuration.resolved.settings
     try:
         pipes = output.pipes()
@@ -124,7 +135,7 @@ def _run(command: argparse.Namespace, configuration: _Configuration) -> int:
         return _cannot_start(error)
 
     def load(again: bool) -> tuple[Settings, Loaded]:
-        found = _configuration(command) if again else configuration
+        found = _configuration(command, start) if again else configuration
         _warn(to, found)
         return found.resolved.settings, found.load(fresh=again)
 

@@ -45,15 +45,15 @@ class EnvFile:
     duplicates: list[str] = field(default_factory=list)
 
 
-def read(path: str | None) -> EnvFile:
-    """The file at `path`; with None, `.env` in the current directory, which need not exist.
+def read(path: str | None, here: str = "") -> EnvFile:
+    """The file at `path`, as seen from the directory `here`; with None, `.env` in it, which need not exist.
 
     Raises `InvalidConfig` with every fault of the file.
     """
     shown = ".env" if path is None else path
     named_by = "current directory" if path is None else "command line (--env-file)"
     try:
-        text = _text(Path(shown))
+        text = _text(Path(here, shown))
     except FileNotFoundError:
         if path is None:
             return EnvFile()

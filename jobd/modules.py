@@ -234,6 +234,8 @@ def _users_file(name: str, here: str) -> Path | None:
         return None
     ours = name.partition(".")[0] in ("jobd", "__main__")
     installed = file.is_relative_to(sys.prefix) or not _INSTALLED.isdisjoint(file.parts)
+    # The directory may be the root of all others, and a second copy of Python's own modules would do no good.
+    installed = installed or name.partition(".")[0] in sys.stdlib_module_names
     users = bool(here) and file.suffix == ".py" and file.is_relative_to(here) and not ours and not installed
     return file if users else None
 

@@ -275,8 +275,10 @@ def children_of(pid: int) -> list[int]:
 
 def catches(pid: int, signum: Signals) -> bool:
     """Whether the process has a handler for the signal, or makes it wait for one, as the kernel sees it."""
-    now = _status(pid)
-    return any(int(now.get(mask, "0"), 16) >> (signum - 1) & 1 for mask in ("SigCgt", "SigBlk"))
+    caught, blocked = (int(_status(pid).get(mask, "0"), 16) for mask in ("SigCgt", "SigBlk"))
+    # jobd blocks all of them; who starts it may block some until then, and what comes for PID 1 meanwhile is lost.
+    waits = blocked if blocked >> (Signals.SIGUSR2 - 1) & 1 else 0
+    return bool((caught | waits) >> (signum - 1) & 1)
 
 
 def poll(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> None:

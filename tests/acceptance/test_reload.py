@@ -157,6 +157,21 @@ def test_settings_are_read_again(launch: Launcher, tmp_path: Path) -> None:
     assert daemon.stop() == 0
 
 
+def test_a_process_that_a_job_has_moved_finds_the_same_again(launch: Launcher, tmp_path: Path) -> None:
+    """Modules, files and settings are read from where the daemon was started, and from what it was started with."""
+    (tmp_path / ".env").write_text("JOBD_INTERVAL=0.3\n")
+    moves = "@every('1h')\ndef moves(): os.chdir('/'); os.environ.clear()"
+    launch.write("jobs", "async def job(): log.info('version', number=1)", moves)
+    daemon = launch("", "run", "jobs", "jobs:job", "--grace-period", "0", JOBD_CANCEL_TIMEOUT="1.5")
+    daemon.wait_for("run.finished", job="moves")
+    daemon.wait_for("version", number=1)
+    launch.write("jobs", "async def job(): log.info('version', number=2)", moves)
+    assert reload(daemon)["changed"] == ["job"]
+    daemon.wait_for("version", number=2, count=3)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
 def test_the_next_stop_has_the_new_grace_period(launch: Launcher, tmp_path: Path) -> None:
     """And the new limit of runs holds from the next tick on."""
     (tmp_path / ".env").write_text("JOBD_GRACE_PERIOD=60\n")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import os
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +45,7 @@ def test_any_arguments_are_a_configuration_help_or_wrong(arguments: list[str]) -
             assert bool(out) == (said == ExitCode.OK)
             return
         assert (out, err) == ("", "")
-        configuration = cli._configuration(said)
+        configuration = cli._configuration(said, cli._Start("", os.environ))
     for key, setting in DECLARED.items():
         given = getattr(said, key, None)
         assert given is None or configuration.resolved.given[key].text == given

@@ -80,7 +80,7 @@ def test_any_file_is_a_configuration_or_faults(data: bytes) -> None:
     """All the way to the jobs and their environment; a name of ours is a setting, or told as unknown."""
     found, _ = read(data)
     with mock.patch.dict(os.environ), mock.patch.object(sys, "path", [*sys.path]), bounded():
-        configuration = cli._configuration(FLAGS)
+        configuration = cli._configuration(FLAGS, cli._Start("", os.environ))
         try:
             assert configuration.load()
         except InvalidConfig:

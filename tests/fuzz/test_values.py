@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,7 @@ def resolve(given: dict[str, tuple[str, str]]) -> tuple[list[Fault], Resolved]:
             lines.append(f"{DECLARED[key].name}={in_quotes(text)}\n")
     Path(".env").write_bytes("".join(lines).encode())
     with mock.patch.dict("os.environ", environment), bounded():
-        configuration = cli._configuration(argparse.Namespace(**flags))
+        configuration = cli._configuration(argparse.Namespace(**flags), cli._Start("", os.environ))
     return configuration.faults, configuration.resolved
 
 
@@ -118,7 +119,7 @@ def test_a_wrong_value_is_not_rescued_from_another_place(key: str) -> None:
         Path(".env").write_text(f"{DECLARED[key].name}={in_quotes(right)}\n")
         flags = argparse.Namespace(env_file=None, targets=[], **dict.fromkeys(DECLARED))
         with mock.patch.dict("os.environ", {DECLARED[key].name: text}):
-            configuration = cli._configuration(flags)
+            configuration = cli._configuration(flags, cli._Start("", os.environ))
         assert [fault.value for fault in configuration.faults] == [text]
 
 

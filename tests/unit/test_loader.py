@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobd import loader
+from jobd import loader, modules
 from jobd.errors import Fault, InvalidConfig
 from jobd.job import Job, Kind
 from jobd.loader import Lifespan, Loaded
@@ -486,3 +486,9 @@ def test_only_what_lies_in_the_directory_and_was_loaded_is_forgotten(
     (tmp_path / "kept_jobs.py").write_text((tmp_path / "kept_jobs.py").read_text() + "\n")
     load("kept_jobs", fresh=True)
     assert [name for name in names if sys.modules.get(name) is not before[name]] == ["kept_jobs"]
+
+
+def test_modules_of_python_itself_are_nobodys_to_forget() -> None:
+    """Also where jobd runs in the root of all directories, as in many a container."""
+    assert modules._users_file("asyncio.events", "/") is None
+    assert modules._users_file(__name__, "/") == Path(__file__)
