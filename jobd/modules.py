@@ -31,6 +31,8 @@ _imported: dict[str, tuple[int, ...]] = {}
 _UNSURE = (-1,)
 #: Times of files may be behind the clock by so much.
 _COARSE_NS = 20_000_000
+#: The directory of Python's own modules: what becomes importable may be the root of all directories, this one included.
+_PYTHONS = Path(inspect.__file__).parent
 #: Directories of packages that are installed.
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
@@ -233,9 +235,8 @@ def _users_file(name: str, here: str) -> Path | None:
     if file is None:
         return None
     ours = name.partition(".")[0] in ("jobd", "__main__")
-    installed = file.is_relative_to(sys.prefix) or not _INSTALLED.isdisjoint(file.parts)
-    # The directory may be the root of all others, and a second copy of Python's own modules would do no good.
-    installed = installed or name.partition(".")[0] in sys.stdlib_module_names
+    pythons = file.is_relative_to(sys.prefix) or file.is_relative_to(_PYTHONS)
+    installed = pythons or not _INSTALLED.isdisjoint(file.parts)
     users = bool(here) and file.suffix == ".py" and file.is_relative_to(here) and not ours and not installed
     return file if users else None
 
