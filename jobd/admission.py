@@ -9,7 +9,6 @@ it is released, not a burst; unless the job wants a run for each missed tick.
 How a job stands is known by its name, because a reload makes another job of it.
 """
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -41,16 +40,24 @@ class Admission:
     """Takes due ticks, and says which runs they have."""
 
     def __init__(
-        self, in_flight: Collection[str], timetable: Timetable, to: log.Log, make_room: Callable[[str], None]
+        self,
+        in_flight: Collection[str],
+        timetable: Timetable,
+        to: log.Log,
+        make_room: Callable[[str], None],
+        daemon: str,
     ) -> None:
-        """`make_room` is called for a job whose runs in flight are to give way to another one."""
+        """`make_room` is called for a job whose runs in flight are to give way to another one.
+
+        `daemon` is what the ids of its runs begin with.
+        """
         self._in_flight = in_flight
         self._timetable = timetable
         self._log = to
         self._make_room = make_room
         #: By the names of the jobs.
         self.standings: dict[str, Standing] = {}
-        self._run_ids = _run_ids()
+        self._run_ids = _run_ids(daemon)
         #: The runs that are offered: by the name of their job, or by their own ids where a job may have several.
         self.offered: dict[str, Run] = {}
         #: How many runs may be offered or in flight at once, over all jobs.
@@ -163,8 +170,7 @@ def _is_missed(row: Due, now: float) -> bool:
     return row.first < row.last or now - row.due - row.put_off_s > LATE_S
 
 
-def _run_ids() -> Callable[[], str]:
-    """Makes run ids: eight characters that tell this daemon from every other, and a number."""
-    daemon = os.urandom(4).hex()
+def _run_ids(daemon: str) -> Callable[[], str]:
+    """Makes run ids: what tells this daemon from every other, and a number."""
     numbers = iter(range(1, 2**63))
     return lambda: f"{daemon}-{next(numbers)}"

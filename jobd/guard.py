@@ -1,6 +1,6 @@
 """The guard: a process beside the daemon that needs neither its GIL, nor its threads, nor its descriptors.
 
-May import: sentry, children, clock, last_words.
+May import: sentry, kin, children, clock, last_words.
 
 It knows by when the daemon has to be gone, and kills it if it is not; and it ends the processes that jobs have left
 behind, at the daemon's word, or by itself where a fence has fallen. A daemon that leaves by itself sends it ahead. This
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from select import POLLIN, poll
 from typing import NoReturn
 
-from jobd import children, sentry
+from jobd import children, kin, sentry
 from jobd.children import Family, Killed
 from jobd.clock import Real
 from jobd.last_words import LastWords
@@ -41,6 +41,8 @@ class Guard:
 
     def __init__(self, bound_s: float, last_words: LastWords) -> None:
         """Post it: the daemon may live for `bound_s` after a stop signal. For a process with one thread."""
+        #: The daemon's, by which its runs are known when it has gone.
+        self.name = kin.new_name()
         self._bound_s = bound_s
         self._family = Family(os.getpid())
         self._noted = False
@@ -51,7 +53,8 @@ class Guard:
         self._braced = mmap.mmap(-1, 1)  # likewise
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handle = _handle(os.getpid())
-        watch = sentry.Sentry(line, handle, bound_s, self._family, self._unread_since, self._braced, last_words)
+        shared = self._unread_since, self._braced
+        watch = sentry.Sentry(line, handle, bound_s, self._family, kin.Orphans(self.name), *shared, last_words)
         _fork_twice(watch.stand)
         line.close()
         if handle is not None:

@@ -4,7 +4,8 @@ May import: children, clock, starvation.
 
 A run's process has a group of its own and a mark in its environment. Whoever it starts inherits both; who leaves the
 group (`setsid`) and loses its parents (a double fork, as daemons make it) still has the mark; who clears its
-environment still is in the group, or has a parent. Only who does all three is not found.
+environment still is in the group, or has a parent. Only who does all three is not found. Where the daemon has crashed,
+the mark and the parents are left to go by.
 
 To find them, everybody has to be looked at. So one look serves all the runs that want one at the moment, and what is
 done to a run's kin goes in steps, one at each look, between which other runs are served.
@@ -23,6 +24,11 @@ from jobd.children import Process
 from jobd.clock import Real
 
 _READ_BYTES = 65_536
+
+
+def new_name() -> str:
+    """Eight characters that tell a daemon from every other; the ids of all its runs begin with them."""
+    return os.urandom(4).hex()
 
 
 class Look:
@@ -58,6 +64,10 @@ class Look:
     def marked(self, mark: str) -> set[Process]:
         """Who has the mark."""
         return set(self._by_mark.get(mark, ()))
+
+    def of_daemon(self, name: str) -> set[Process]:
+        """Who has the mark of any run of the daemon of that name."""
+        return {process for mark, marked in self._by_mark.items() if mark.startswith(f"{name}-") for process in marked}
 
     def with_descendants(self, roots: Iterable[Process]) -> set[Process]:
         """The roots, and who descends from them."""
@@ -141,6 +151,19 @@ class Kin(children.Members):
     def _found(self) -> set[Process]:
         self.see(look(self.since))
         return self._members
+
+
+class Orphans(children.Members):
+    """Everybody who belongs to a run of a daemon that has gone without ending them."""
+
+    def __init__(self, daemon: str) -> None:
+        """Those that carry the mark of any run of the daemon of that name."""
+        super().__init__()
+        self._daemon = daemon
+
+    def _found(self) -> set[Process]:
+        seen = look(0)
+        return seen.with_descendants(seen.of_daemon(self._daemon) | (self._members & seen.living))
 
 
 def _everybody() -> list[int]:

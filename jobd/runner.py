@@ -1,7 +1,7 @@
 """From ticks to runs: which due ticks become runs, which runs are in flight, and how each ended.
 
-May import: job, policy, run, ending, invoke, flight, admission, attempts, timetable, plane, log, events, clock, states,
-stacks.
+May import: job, policy, run, ending, invoke, kin, flight, admission, attempts, timetable, plane, log, events, clock,
+states, stacks.
 
 A run belongs to the control plane, which offers it; it begins on the thread that executes it, where `_put_in_flight`
 tells `run.started`. Where nothing depends on its end, that comes on the same thread: `_finish` tells `run.finished`.
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from jobd import clock, ending, events, invoke, log, stacks
+from jobd import clock, ending, events, invoke, kin, log, stacks
 from jobd.admission import MANY, Admission, Standing
 from jobd.attempts import Attempts
 from jobd.clock import seconds
@@ -59,9 +59,17 @@ class Runner:
     """Knows every run from the moment its tick is due until it has ended."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, plane: JobPlane, to: log.Log, max_running: int | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        plane: JobPlane,
+        to: log.Log,
+        max_running: int | None = None,
+        name: str = "",
     ) -> None:
-        """Run jobs on `plane` and collect their endings on `loop`, the control loop."""
+        """Run jobs on `plane` and collect their endings on `loop`, the control loop.
+
+        `name` is the daemon's, which the ids of all its runs begin with; by default it is given one.
+        """
         self._loop = loop
         self._plane = plane
         self._log = to
@@ -71,7 +79,7 @@ class Runner:
         self.flight = Flight(self._gate, plane, loop.time, to)
         self._in_flight = self.flight.runs
         self._timetable = Timetable(loop)
-        self._admission = Admission(self._in_flight, self._timetable, to, self._make_room)
+        self._admission = Admission(self._in_flight, self._timetable, to, self._make_room, name or kin.new_name())
         self._admission.max_running = max_running
         self._offered = self._admission.offered
         self._attempts = Attempts(self._timetable, loop.time, to, self._executor.start, self._cancel)

@@ -1,9 +1,9 @@
 """What the guard does, in its own process: it watches the daemon, and the time.
 
-May import: children, clock, last_words, signals.
+May import: kin, children, clock, last_words, signals.
 
-It sleeps until a signal comes, a word, or the daemon's end, which is its own. The words that it understands are
-declared here; `guard` says them.
+It sleeps until a signal comes, a word, or the daemon's end, which is its own; if that was a crash, it first ends the
+processes of the runs. The words that it understands are declared here; `guard` says them.
 
 Tricky:
 
@@ -26,6 +26,7 @@ from typing import NoReturn
 from jobd import children, signals
 from jobd.children import Family
 from jobd.clock import Real
+from jobd.kin import Orphans
 from jobd.last_words import LastWords
 
 #: How often the guard looks whether a signal has been read, and the steps in which it counts the last second.
@@ -35,6 +36,10 @@ LAST_S = 1.0
 #: From the signal for the stacks to SIGKILL: as long as the time bound allows, because on a busy machine the threads
 #: are printed one at a time.
 STACKS_S = 0.1
+#: After a crash: how long the process of a run may take to become what it is, by which it is known; it takes
+#: milliseconds. And how long one may take to end when it is asked.
+STARTING_S = 0.2
+ORPHANS_S = 1.0
 #: How many of those that were killed the answer names: one datagram has to hold them.
 _NAMED = 1000
 
@@ -56,6 +61,7 @@ class Sentry:
         handle: int | None,
         bound_s: float,
         family: Family,
+        orphans: Orphans,
         unread_since: mmap.mmap,
         braced: mmap.mmap,
         last_words: LastWords,
@@ -64,6 +70,7 @@ class Sentry:
         self._handle = handle  # of the daemon; None on old kernels, where the end of the line is the daemon's
         self._bound_s = bound_s
         self._family = family
+        self._orphans = orphans
         self._unread_since = unread_since
         self._braced = braced
         self._last_words = last_words
@@ -90,6 +97,8 @@ class Sentry:
         self._family.kill(LAST_S)
         if not self._dismissed:
             self._last_words.show()
+            Real.sleep(STARTING_S)
+            self._orphans.end(ORPHANS_S)
         os._exit(0)
 
     def _prepare(self) -> None:

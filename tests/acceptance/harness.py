@@ -216,7 +216,7 @@ class Daemon:
             os.kill(self.pid, SIGKILL)
             self.process.kill()
             self.process.wait()
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 5
         while (left := in_session(self.process.pid)) and time.monotonic() < deadline:
             time.sleep(0.02)
         for pid in left:

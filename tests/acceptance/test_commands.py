@@ -6,14 +6,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from signal import SIGCONT, SIGSTOP, SIGTERM, SIGUSR1, sigtimedwait
+from signal import SIGABRT, SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1, sigtimedwait
 from typing import Any
 
 import pytest
 
 from .conftest import Launcher
 from .consistency import Line, assert_consistent
-from .harness import Daemon, has_ended, instant, poll
+from .harness import Daemon, has_ended, in_session, instant, poll
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may run a command as another user")
 #: For what a busy machine takes its time over.
@@ -379,3 +379,51 @@ def test_a_frozen_daemon_loses_no_output(launch: Launcher) -> None:
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
     assert output(daemon, "speaks") == ["up", *map(str, range(1, 101))]
+
+
+@pytest.mark.parametrize("crash", ["os._exit(7)", "os.kill(os.getpid(), 9)", "os.abort()"])
+def test_a_daemon_that_crashes_leaves_no_process_of_a_run(launch: Launcher, crash: str) -> None:
+    """Commands and isolated functions are asked to end, then killed, wherever they have gone; nobody else's are."""
+    launch.write(
+        "jobs",
+        "@every('1h', isolation='process')\n"
+        "def isolated():\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    try: time.sleep(600)\n"
+        "    finally: open('cleaned up', 'w').close()\n"
+        "@every('0.1')\n"
+        "def crashes():\n"
+        f"    if os.path.exists('go'): {crash}",
+    )
+    daemon = run(
+        launch,
+        "jobs",
+        polite="exec 2>&-; trap 'touch asked; exit' TERM; echo $$; while :; do sleep 0.1; done",
+        stubborn="trap '' TERM; echo $$; while :; do sleep 0.1; done",
+        hidden="(setsid sh -c 'echo $$; exec sleep 600' &) & exec sleep 600",
+    )
+    with subprocess.Popen(["sleep", "600"], env=os.environ | {"JOBD_RUN_ID": "00000000-1"}) as another:
+        try:
+            for job in ("isolated", "polite", "stubborn", "hidden"):
+                daemon.wait_for("job.output", job=job, timeout=LONG_S)
+            (launch.directory / "go").touch()
+            assert daemon.exit_code(LONG_S) in (7, -SIGKILL, -SIGABRT)
+            pids = [int(line["line"]) for line in daemon.events("job.output", stream="stdout")]
+            poll(lambda: all(map(has_ended, pids)), "the end of all", LONG_S)
+            assert another.poll() is None
+        finally:
+            another.kill()
+    assert (launch.directory / "asked").exists()
+    assert (launch.directory / "cleaned up").exists()
+    assert not daemon.end()
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_process_that_is_being_started_as_the_daemon_is_killed_ends_too(launch: Launcher, number: int) -> None:
+    """Its mark is seen as soon as it has become what it is to be."""
+    jobs: dict[str, Any] = {f"job{each}": {"command": ["sleep", "600"]} for each in range(number)}
+    daemon = run(launch, **jobs)
+    daemon.wait_for("run.started", count=number)
+    os.kill(daemon.pid, SIGKILL)
+    assert daemon.exit_code() == -SIGKILL
+    poll(lambda: not in_session(daemon.pid), "the end of all", LONG_S)

@@ -75,7 +75,7 @@ def expectation(plan: Plan) -> Expectation:
         may_dump_stacks=_sends_sigquit(plan) or cut_off,
         may_show_last_words=cut_off or Effect.LOSES_LINES in effects,
         may_leave_children=_may_leave_children(effects),
-        may_leave=tuple(e.orphans for e in plan.entries if e.orphans and (cut_off or not e.command)),
+        may_leave=tuple(e.orphans for e in plan.entries if e.orphans),
     )
 
 
@@ -115,8 +115,9 @@ def _log(plan: Plan, cut_off: bool) -> Log:
 def _may_be_abandoned(plan: Plan, jobs: set[str]) -> frozenset[str]:
     """Those that refuse to end; everybody, where nobody gets the time to."""
     effects = plan.effects
-    asked = plan.stop_signals + (Effect.STOPS in effects)
-    hurried = asked > 2 or plan.duration("JOBD_CANCEL_TIMEOUT") < CLEAN_UP_S or _is_suspended(plan)
+    asked = plan.stop_signals + (2 if Effect.STOPS in effects else 0)  # a job may ask in each of its runs
+    enough = 2 if plan.duration("JOBD_GRACE_PERIOD") < CLEAN_UP_S else 3  # the first may be the end of the grace period
+    hurried = asked >= enough or plan.duration("JOBD_CANCEL_TIMEOUT") < CLEAN_UP_S or _is_suspended(plan)
     if not plan.runs:
         return frozenset()
     if hurried or effects & (DELAYS | Effect.HOLDS_PLANE | Effect.LEAVES_COPIES):

@@ -144,11 +144,10 @@ def command(
     effects: Effect = Effect.NONE,
     ends: frozenset[str] = SUCCEEDED,
     intervals: tuple[str, ...] = SELDOM,
-    orphans: str = "",
     **declares: Any,
 ) -> None:
-    """Put a command into the catalogue; what it leaves, jobd finds by its environment, unless it is cut off itself."""
-    CATALOGUE[name] = Entry(name, effects, ends, frozenset(), intervals, 1.0, orphans, declares, arguments)
+    """Put a command into the catalogue; what it leaves, jobd finds by its environment."""
+    CATALOGUE[name] = Entry(name, effects, ends, frozenset(), intervals, 1.0, "", declares, arguments)
 
 
 # --- honest ones
@@ -1147,7 +1146,6 @@ command(
     "sh",
     "-c",
     "sleep 62 & setsid sleep 62 & exit 0",
-    orphans="sleep (sleep 62)",
 )
 command("is_a_command_that_is_replaced", "sleep", "62", ends=CANCELLED, intervals=("0.25", "500ms"), overlap="replace")
 command("is_a_command_that_is_tried_again", "false", ends=FAILED, retries=2, backoff=0.1)

@@ -34,7 +34,7 @@ DEAF_S = 5.0
 #: How long after the time bound, or after the signals where none was heard, a process is taken for one that hangs.
 HANGS_S = 6.0
 #: How long whatever the daemon leaves behind may take to notice that it has gone.
-LEFT_S = 2.0
+LEFT_S = 5.0
 POLL_S = 0.005
 #: The daemon does not wait for the reader of its stacks, so there is room for those of every SIGQUIT of a round.
 STDERR_BYTES = 1 << 20
