@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, Unpack
 
 from jobd import durations, policy, schedule
@@ -174,7 +175,13 @@ def regular(interval: str | float, anchor: object) -> schedule.Every | schedule.
     """The schedule of ticks at regular intervals. Raises `ValueError`."""
     if anchor not in ("start", "clock"):
         raise ValueError(f"anchor {anchor!r} is not one of start, clock")
-    kind = schedule.Every if anchor == "start" else schedule.Aligned
+    return _regular(interval, schedule.Every if anchor == "start" else schedule.Aligned)
+
+
+@functools.lru_cache(64, typed=True)  # of many jobs, most have the interval of another one
+def _regular(
+    interval: str | float, kind: type[schedule.Every] | type[schedule.Aligned]
+) -> schedule.Every | schedule.Aligned:
     seconds = durations.parse(interval) if isinstance(interval, str) else interval
     kind(seconds)  # before `float`, which a huge int overflows
     return kind(float(seconds))
@@ -256,6 +263,8 @@ def _mark(function: object, mark: str) -> object:
 
 def kind_of(function: Callable[..., Any]) -> Kind:
     """Whether the callable returns a coroutine when called; partials and async ``__call__`` included."""
+    if type(function) is FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
+        return Kind.COROUTINE  # as most are, and `inspect` takes ten times as long to say so
     while isinstance(function, functools.partial):
         function = function.func
     asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(

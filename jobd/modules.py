@@ -102,7 +102,7 @@ def job_function(function: object) -> Callable[..., Any]:
         raise Unusable(f"is no job but {a(type(function).__name__)}; name a function or a coroutine function")
     if isinstance(function, type):
         raise Unusable("is no job but a class; name a function or a coroutine function")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if _generates(function):
         raise Unusable("is a generator function, of which a call runs no line; let it return instead of yield")
     _refuse_arguments(function)
     return function
@@ -142,6 +142,12 @@ def recorded(here: str, *, fresh: bool) -> Iterator[None]:
             stamp = _stamp(module)
             # RACE: written while it was imported: nobody knows which of the two it is, so it counts as changed.
             _imported[name] = stamp if stamp < (began_ns,) else _UNSURE
+
+
+def _generates(function: Callable[..., Any]) -> bool:
+    if type(function) is FunctionType:
+        return bool(function.__code__.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _own(module: ModuleType, wanted: Callable[[object], bool]) -> list[Any]:

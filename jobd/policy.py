@@ -154,6 +154,8 @@ class Given(TypedDict, total=False):
 
 def read(given: Mapping[str, object]) -> tuple[Policies, dict[str, str]]:
     """The policies, and what is wrong with each that cannot be used. Names that are none are the caller's to refuse."""
+    if not given:
+        return PLAIN, {}
     values: dict[str, Any] = {}
     wrong: dict[str, str] = {}
     for name, policy in DECLARED.items():
