@@ -18,6 +18,7 @@ from jobd import (
     envfile,
     events,
     exits,
+    faults,
     fence,
     loader,
     log,
@@ -159,7 +160,7 @@ def _check(configuration: _Configuration) -> int:
     except InvalidConfig as invalid:
         now = configuration.resolved.settings
         to = log.Log(now.log_level, now.log_format)
-        daemon.report(to, invalid.faults)
+        faults.tell(to, invalid.faults)
         to.flush(CHECK_FLUSH_S)
         return ExitCode.CONFIG
     from jobd import check  # only here, because the daemon does without

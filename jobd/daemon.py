@@ -23,6 +23,7 @@ from jobd import (
     clockset,
     events,
     exits,
+    faults,
     fence,
     garbage,
     hooks,
@@ -42,7 +43,7 @@ from jobd import (
 from jobd import settings as setting
 from jobd.agenda import Agenda
 from jobd.clock import Real, seconds
-from jobd.errors import Fault, InvalidConfig
+from jobd.errors import InvalidConfig
 from jobd.exits import ExitCode
 from jobd.job import Due
 from jobd.loader import Loaded
@@ -93,7 +94,16 @@ class Daemon:
             lifespans=self._lifespans,
         )
         self._runner.on_change = self._lifespans.on_change = self._runs_changed
-        self._reload = reload.Reload(self._loop, self._load_again, self._take_reloaded, self._tell_reload)
+        self._reload = reload.Reload(
+            loop=self._loop,
+            to=to,
+            notifier=self._notifier,
+            lifespans=self._lifespans,
+            read=lambda: self._load(True),
+            may_use=lambda: self._stop.state is State.RUNNING,
+            in_use=lambda: self._loaded,
+            use=self._use,
+        )
         self._loaded = Loaded([], [])
         self._reload_when_ready = False
         self._on_terminal = signals.on_terminal()
@@ -120,7 +130,7 @@ class Daemon:
         try:
             self._serve(self._start(load))
         except InvalidConfig as invalid:
-            report(self._log, invalid.faults)
+            faults.tell(self._log, invalid.faults)
             self._stop.refuse()
         except BaseException as error:
             self._go_on(error)
@@ -216,7 +226,7 @@ class Daemon:
         if fault is None:
             self._begin()
         elif self._stop.state is State.STARTING:
-            report(self._log, [_lifespan_fault(*fault)])
+            faults.tell(self._log, [faults.of_lifespan(*fault)])
             self._stop.refuse()
 
     def _begin(self) -> None:
@@ -241,47 +251,10 @@ class Daemon:
         if self._stop.state is State.STARTING:
             self._reload_when_ready = True  # what has been read may be older than what made somebody ask
         elif self._stop.state is State.RUNNING:
-            self._notifier.reloading()
             self._reload.ask()
-
-    def _tell_reload(self, waited_s: float, stack: list[str]) -> None:
-        self._log.emit(events.RELOAD_WAITING, waited_s=waited_s, stack=stack)
-
-    def _load_again(self) -> tuple[Settings, Loaded]:
-        """In a thread of its own: read everything anew."""
-        return self._load(True)
-
-    def _take_reloaded(self, result: tuple[Settings, Loaded] | BaseException) -> None:
-        """Use what has been read, if it can be used and nobody has asked for a stop meanwhile."""
-        if self._stop.state is not State.RUNNING:
-            return
-        if isinstance(result, BaseException):
-            faults = result.faults if isinstance(result, InvalidConfig) else [_reload_fault(result)]
-            self._refuse_reload(faults)
-            return
-        settings, loaded = result
-        if loaded.lifespans and loaded.lifespans != self._loaded.lifespans:
-            self._lifespans.open(loaded.lifespans, lambda fault: self._reopened(settings, loaded, fault))
-        else:
-            self._use(settings, loaded)
-
-    def _reopened(self, settings: Settings, loaded: Loaded, fault: tuple[str, BaseException] | None) -> None:
-        if self._stop.state is not State.RUNNING:
-            return
-        if fault is None:
-            self._use(settings, loaded)
-        else:
-            self._refuse_reload([_lifespan_fault(*fault)])
-
-    def _refuse_reload(self, faults: list[Fault]) -> None:
-        report(self._log, faults)
-        self._log.emit(events.RELOAD_REFUSED, faults=len(faults))
-        self._notifier.ready()
-        self._reload.end()
 
     def _use(self, settings: Settings, loaded: Loaded) -> None:
         """From here on these jobs and settings hold."""
-        difference = reload.difference(self._loaded.jobs, loaded.jobs)
         reopened = loaded.lifespans != self._loaded.lifespans
         self._loaded, self._settings = loaded, settings
         self._runner.use(loaded.jobs)
@@ -292,12 +265,7 @@ class Daemon:
         setting.in_use = settings
         if reopened:
             self._lifespans.retire(self._runner.begun, but_last=bool(loaded.lifespans))
-        self._log.emit(
-            events.DAEMON_RELOADED, added=difference.added, changed=difference.changed, removed=difference.removed
-        )
-        self._notifier.ready()
         self._runs_changed()
-        self._reload.end()
 
     def _listen(self) -> None:
         self._fences.guard.brace()
@@ -424,29 +392,6 @@ class _Ears:
                 if undone:
                     self._resume()
                 self._obey()
-
-
-def report(to: log.Log, faults: list[Fault]) -> None:
-    """Log each fault of the configuration."""
-    for fault in faults:
-        failure = {} if fault.exception is None else render.failure(fault.exception)
-        to.emit(
-            events.CONFIG_INVALID,
-            setting=fault.setting,
-            value=fault.value,
-            source=fault.source,
-            reason=fault.reason,
-            **failure,
-        )
-
-
-def _lifespan_fault(module: str, error: BaseException) -> Fault:
-    reason = f"the lifespan of {module} raised {type(error).__name__} when it was opened"
-    return Fault("JOBD_JOBS", module, "lifespan", reason, error)
-
-
-def _reload_fault(error: BaseException) -> Fault:
-    return Fault("JOBD_JOBS", "", "reload", f"cannot be read again: {type(error).__name__}", error)
 
 
 def _selector() -> selectors.BaseSelector:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobd import cli, daemon, durations, events, log, render
+from jobd import cli, durations, events, faults, log, render
 from jobd.envfile import MAX_BLANKS, MAX_BYTES
 from jobd.errors import Fault
 from jobd.settings import DECLARED, DEFAULTS, Resolved, Setting
@@ -87,7 +87,7 @@ def told(fault: Fault) -> dict[str, str]:
     lines: list[bytes] = []
     to = mock.Mock(spec=log.Log)
     to.emit = lambda event, **fields: lines.append(render.line({"event": event.name, **fields}))
-    daemon.report(to, [fault])
+    faults.tell(to, [fault])
     (line,) = lines
     assert line.endswith(b"\n")
     assert len(line.decode().splitlines()) == 1
