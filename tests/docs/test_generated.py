@@ -1,6 +1,7 @@
 """Pages that derive from the code say what the code says."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -36,3 +37,10 @@ def test_chart_has_every_move_and_no_other() -> None:
             drawn += [(State[start], Cause(cause), State[to]) for cause in causes.split(" / ") if to != "[*]"]
     assert len(drawn) == len(MOVES)
     assert set(drawn) == {(state, cause, to) for (state, cause), to in MOVES.items()}
+
+
+def test_table_of_rooms_has_every_module_once() -> None:
+    """A file of the package stands in one row."""
+    rooms = (ROOT / "docs/architecture.md").read_text().partition("## Rooms")[2].partition("\n## ")[0]
+    named = re.findall(r"`(\w+)`", rooms.partition("|---|")[2])
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "jobd").glob("*.py") if path.stem != "__init__")
