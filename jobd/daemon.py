@@ -120,6 +120,7 @@ class Daemon:
             self._spawner.resume,
             self._watch.resume,
             self._agenda.resume,
+            self._reload.resume,
         )
         self._starved = 0
         self._tell_starved_at = 0.0

@@ -1,20 +1,24 @@
 """Reading jobs and settings again while the daemon runs, on SIGHUP: all that was read is used, or nothing of it.
 
-May import: agenda, errors, events, faults, job, lifespans, loader, log, notify, settings, stacks. Modules are imported
-in a thread of its own, because that runs user code, however long it takes; what comes of it goes to the control plane.
-There it waits until what the jobs share is open.
+May import: agenda, clock, errors, events, faults, job, lifespans, loader, log, notify, settings, stacks,
+starvation. Modules are imported in a thread of its own, because that runs user code, however long it takes; what comes
+of it goes to the control plane. There it waits until what the jobs share is open.
+
+Tricky: without memory a thread may die before its first line. `threading` would wait for that line for ever, so the
+thread is started without it, and taken for dead if it has not claimed its work in `TELL_AFTER_S`.
 """
 
 import asyncio
 import contextvars
-import threading
+from _thread import LockType, allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jobd import events, faults, log, stacks
+from jobd import events, faults, log, stacks, starvation
 from jobd.agenda import Agenda
+from jobd.clock import Real
 from jobd.errors import Fault, InvalidConfig
 from jobd.job import Job
 from jobd.lifespans import Lifespans
@@ -24,6 +28,8 @@ from jobd.settings import Settings
 
 #: A reload that takes longer is told, again each time that has doubled.
 TELL_AFTER_S = 5.0
+#: How long to leave the machine alone when it has nothing to give.
+STARVED_S = 0.02
 
 #: What is read.
 Read = tuple[Settings, Loaded]
@@ -57,9 +63,13 @@ class Reload:
         self._in_use = in_use
         self._use = use
         self._agenda = Agenda(loop)
-        self._thread: threading.Thread | None = None
+        self._context = contextvars.Context()
         self._reading = False
         self._again = False
+        #: The thread that reads, once it does.
+        self._reader: int | None = None
+        #: What has come out of that, until it is in use or has been refused.
+        self._found: Read | BaseException | None = None
 
     def ask(self) -> None:
         """Read everything; if that is being done at this moment, then once more when it is done."""
@@ -69,42 +79,64 @@ class Reload:
         else:
             self._begin()
 
+    def resume(self) -> None:
+        """Take up what a lack of memory has left undone."""
+        self._agenda.resume()
+        self._take_found()
+
     def _begin(self) -> None:
-        self._reading = True
+        self._reading, self._reader = True, None
         try:
-            self._thread = threading.Thread(target=self._work, name="jobd reload", daemon=True)
-            self._thread.start()
+            claim = allocate_lock()
+            start_new_thread(self._work, (claim,))
         except Exception as error:  # no thread is to be had
-            self._done(error)
+            self._found = error
+            self._take_found()
             return
-        self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell, TELL_AFTER_S))
+        self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell, claim, TELL_AFTER_S))
 
-    def _tell(self, waited_s: float) -> None:
+    def _tell(self, claim: LockType, waited_s: float) -> None:
         """It takes long: where it stands."""
-        ident = self._thread.ident if self._thread else None
-        self._log.emit(events.RELOAD_WAITING, waited_s=waited_s, stack=stacks.of_thread(ident, frozenset()))
-        self._agenda.after(waited_s, "tell", partial(self._tell, 2 * waited_s))
-
-    def _work(self) -> None:
-        try:
-            result: Read | BaseException = self._read()
-        except BaseException as error:  # whatever a module raises when it is imported
-            result = error
-        self._loop.call_soon_threadsafe(self._done, result, context=contextvars.Context())
-
-    def _done(self, result: Read | BaseException) -> None:
-        self._agenda.clear()
-        if not self._may_use():
+        if claim.acquire(False):  # and so the thread never will
+            self._found = MemoryError("the thread that was to read has not begun")
+            self._take_found()
             return
-        if isinstance(result, BaseException):
-            self._refuse(result.faults if isinstance(result, InvalidConfig) else [faults.of_reload(result)])
+        self._log.emit(events.RELOAD_WAITING, waited_s=waited_s, stack=stacks.of_thread(self._reader, frozenset()))
+        self._agenda.after(waited_s, "tell", partial(self._tell, claim, 2 * waited_s))
+
+    def _work(self, claim: LockType) -> None:
+        if not claim.acquire(False):
+            return
+        self._reader = get_ident()
+        try:
+            self._found = self._read()
+        except BaseException as error:  # whatever a module raises when it is imported
+            self._found = error
+        while not self._hand_over():
+            Real.sleep(STARVED_S)
+
+    def _hand_over(self) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(self._take_found, context=self._context)
+        except Exception as error:
+            return not starvation.lacking(error)
+        return True
+
+    def _take_found(self) -> None:
+        found = self._found
+        if found is None or not self._may_use():
+            return
+        self._agenda.clear()
+        if isinstance(found, BaseException):
+            self._refuse(found.faults if isinstance(found, InvalidConfig) else [faults.of_reload(found)])
         else:
-            self._open(*result)
+            self._open(*found)
 
     def _open(self, settings: Settings, loaded: Loaded) -> None:
         """Open what the new jobs share, if that is not open already."""
         if loaded.lifespans and loaded.lifespans != self._in_use().lifespans:
             self._lifespans.open(loaded.lifespans, partial(self._opened, settings, loaded))
+            self._found = None
         else:
             self._take(settings, loaded)
 
@@ -129,6 +161,7 @@ class Reload:
 
     def _end(self) -> None:
         self._notifier.ready()
+        self._found = None  # at last: where memory is lacking before that, all of it is done again
         self._reading = False
         if self._again:
             self._again = False

@@ -98,7 +98,8 @@ class AtOnce(reload.Reload):
     """Reads everything without a thread, and finds what is there already."""
 
     def ask(self) -> None:
-        self._loop.call_soon(self._done, self._read())
+        self._found = self._read()
+        self._loop.call_soon(self._take_found)
 
 
 class Whole:
