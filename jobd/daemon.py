@@ -258,6 +258,9 @@ class Daemon:
         """From here on these jobs and settings hold."""
         reopened = loaded.lifespans != self._loaded.lifespans
         self._loaded, self._settings = loaded, settings
+        if settings.log_level != self._log.level:
+            self._log.use(settings.log_level)
+            self._runner.take_tellers()
         self._runner.use(loaded.jobs)
         self._spawn()
         self._runner.set_limits(settings.max_running, settings.cancel_timeout)

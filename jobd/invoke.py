@@ -130,8 +130,7 @@ class Executor:
                     self._log.forward,
                     lambda: self.cancel_timeout_s,
                     partial(hooks.stray, self._log),
-                    level=self._log.level,
-                    layout=self._log.layout,
+                    lambda: {"level": self._log.level, "layout": self._log.layout},
                 )
         except Exception as error:  # no memory, say
             self._fail_to_start(run, error)

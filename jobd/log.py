@@ -40,18 +40,26 @@ class Log:
         """Write lines of `level` and above to stdout; `layout` is ``json``, ``console`` or ``auto``."""
         #: The layout of the lines: ``json`` or ``console``.
         self.layout = "console" if _is_console(layout) else "json"
-        #: The least level that is logged.
-        self.level = level
         self._render = renderer(self.layout)
         self._sink = Sink(1, self._dropped_line)
         self._output: output.Output | None = None
+        self._jobs = JobLines(level, self._render, self.forward)
+        self._tell(level)
+
+    def _tell(self, level: str) -> None:
+        #: The least level that is logged.
+        self.level = level
         self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
         self._told = {name for name, number in LEVELS.items() if number >= LEVELS[level]}
         self._own = self._logger(self._sink.write, self._render)
         self._queued = self._logger(self._sink.put, self._render)
         self._brief = self._logger(self._sink.put, render.brief if self.layout == "json" else self._render)
         self._spare = self._logger(self.forward, self._render)
-        JobLines(level, self._render, self.forward)
+
+    def use(self, level: str) -> None:
+        """From here on log lines of `level` and above; whoever has a teller is to ask for it again."""
+        self._jobs.use(level)
+        self._tell(level)
 
     def divert(self, pipes: output.Pipes) -> None:
         """Make lines of what anybody prints, so that nothing but this log ever reaches its reader.
@@ -146,14 +154,20 @@ class JobLines:
         self._render = render
         self._write = write
         self._of = of
+        self._logger = type("JobLogger", (structlog.make_filtering_bound_logger(LEVELS[level]),), {})
         structlog.configure(
             processors=[self._line],
-            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            wrapper_class=self._logger,
             context_class=dict,
             logger_factory=lambda *args: _Lines(write),
             cache_logger_on_first_use=True,
         )
         logging.basicConfig(handlers=[_Bridge(self._take_record)], level=LEVELS[level], force=True)
+
+    def use(self, level: str) -> None:
+        """Take lines of `level` and above from here on, also from the loggers that jobs have already."""
+        self._logger.__bases__ = (structlog.make_filtering_bound_logger(LEVELS[level]),)
+        logging.getLogger().setLevel(LEVELS[level])
 
     def _line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
         line = {"timestamp": clock.now(), "level": level, "event": render.text(fields.pop("event", ""))}

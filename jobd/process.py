@@ -69,8 +69,8 @@ class Phase(Enum):
 class Process:
     """What executes a run."""
 
-    def __init__(self, run: Run, says: Take, forward: Callable[[bytes], None], level: str, layout: str) -> None:
-        """Nothing is started yet."""
+    def __init__(self, run: Run, says: Take, forward: Callable[[bytes], None], log: dict[str, str]) -> None:
+        """Nothing is started yet. `log` is the level and the layout of what is to be forwarded."""
         self.run = run
         self.phase = Phase.RUNNING
         #: When it wants to be stepped next.
@@ -79,7 +79,7 @@ class Process:
         self.ending: Ending | None = None
         self._says = says
         self._forward = forward
-        self._log = {"level": level, "layout": layout}
+        self._log = log
         self._kin = Kin(run.run_id)
         self._pid = 0
         self._handle = -1  # of the first process; none on old kernels, or where no descriptor is to be had

@@ -54,18 +54,16 @@ class Processes:
         forward: Callable[[bytes], None],
         cancel_timeout_s: Callable[[], float],
         stray: Callable[[str, BaseException], None],
-        *,
-        level: str = "info",
-        layout: str = "json",
+        how: Callable[[], dict[str, str]] = lambda: {"level": "info", "layout": "json"},
     ) -> None:
         """All are called on the thread of the processes.
 
         `begin` says whether a run may start, and `end` is told once how it has ended. `says` takes what it prints,
-        `forward` what it logs in lines of `level` and above in that `layout`, and `stray` an error of our own.
+        `forward` what it logs, `how` says of which level and in which layout, and `stray` takes an error of our own.
         """
         self._begin = begin
         self._end = end
-        self._process = partial(Process, says=says, forward=forward, level=level, layout=layout)
+        self._process: Callable[[Run], Process] = lambda run: Process(run, says, forward, how())
         self._cancel_timeout_s = cancel_timeout_s
         self._stray = stray
         self._tell_at = -math.inf

@@ -92,12 +92,17 @@ class Runner:
         self._unsettled = False
         self._untold = False
         self._context = contextvars.Context()
-        self._tell_started = to.teller(events.RUN_STARTED.level, brief=True)
-        self._tell_finished = {o: to.teller(level, brief=o not in _EXPLAINED) for o, level in _LEVELS.items()}
+        self.take_tellers()
         #: How many runs ended with each outcome.
         self.outcomes: Counter[Outcome] = Counter()
         #: Called on the control plane after it has seen off runs; the stop sequence and the status listen.
         self.on_change: Callable[[], None] = lambda: None
+
+    def take_tellers(self) -> None:
+        """Ask the log for what tells of runs; after each change of its level."""
+        teller = self._log.teller
+        self._tell_started = teller(events.RUN_STARTED.level, brief=True)
+        self._tell_finished = {o: teller(level, brief=o not in _EXPLAINED) for o, level in _LEVELS.items()}
 
     @property
     def running(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from jobd import signals
 
 from .conftest import Launcher
+from .consistency import Line
 from .harness import JOBD, Daemon, instant, poll
 
 STEADY = "@every('0.5')\nasync def steady(): log.info('version', number=1)"
@@ -234,3 +235,37 @@ def test_many_requests_at_once(launch: Launcher) -> None:
     os.kill(daemon.pid, signal.SIGHUP)
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
+
+
+def test_the_log_level_changes_for_every_logger(launch: Launcher, tmp_path: Path) -> None:
+    """Also for those that were made, and used, before: of modules that are not imported again, and of the daemon."""
+    library = tmp_path / "site"
+    library.mkdir()
+    (library / "installed.py").write_text(
+        "import logging, structlog\n"
+        "log, std = structlog.get_logger(), logging.getLogger('installed')\n"
+        "def say():\n"
+        "    log.debug('structured'); std.debug('plain'); log.error('said')\n"
+    )
+    (tmp_path / ".env").write_text("JOBD_LOG_LEVEL=warning\n")
+    daemon = launch(
+        "import sys\nsys.path.insert(0, 'site')\nimport installed\nlog.debug('early')\n"
+        "@every('0.2')\nasync def job(): installed.say()\n"
+        "@every('0.5', isolation='process')\ndef isolated(): log.debug('apart')\n",
+    )
+    daemon.wait_for("said", count=2)
+    assert {line["event"] for line in daemon.lines} == {"said"}
+    (tmp_path / ".env").write_text("JOBD_LOG_LEVEL=debug\n")
+    reload(daemon)
+    for event in ("structured", "plain", "apart", "run.started", "run.finished"):
+        daemon.wait_for(event)
+    (tmp_path / ".env").write_text("JOBD_LOG_LEVEL=error\n")
+    daemon.signal(signal.SIGHUP)
+    count = len(daemon.events("said"))
+
+    def said_alone(lines: list[Line]) -> bool:
+        return len(lines) > count and [line["event"] for line in lines[-5:]] == ["said"] * 5
+
+    assert daemon.log.wait_until(said_alone, 20)
+    assert daemon.stop() == 0
+    assert not daemon.events("shutdown.requested")
