@@ -84,7 +84,10 @@ class Attempts:
         policies = run.of.policies
         if run.attempt > policies.retries or ending.outcome not in _RETRIED or run.cancel_as is Outcome.CANCELLED:
             return False
-        delay_s = _delay_s(policies, run.attempt)
+        self._rest(run, ending, _delay_s(policies, run.attempt))
+        return True
+
+    def _rest(self, run: Run, ending: Ending, delay_s: float) -> None:
         timer = self._timetable.after(delay_s, partial(self._try_again, run))
         try:
             self._tell(run, ending, delay_s)
@@ -94,7 +97,6 @@ class Attempts:
             raise
         self.over(run)
         run.rest(timer)
-        return True
 
     def _tell(self, run: Run, ending: Ending, delay_s: float) -> None:
         self._log.emit(

@@ -283,25 +283,31 @@ def parsed(line: bytes) -> Stat | None:
 
 def send(process: Process, *signums: signal.Signals) -> bool:
     """Send the signals; whether the process was there and ours to signal."""
-    handle = -1
+    handle = handle_of(process.pid)
     try:
-        handle = os.pidfd_open(process.pid)
-    except (OSError, AttributeError):  # it has gone; or an old kernel, or no descriptor: then there is a gap below
-        pass
-    try:
-        if not lives(process):
-            return False
-        for signum in signums:
-            if handle < 0:
-                os.kill(process.pid, signum)
-            else:
-                signal.pidfd_send_signal(handle, signum)
+        return lives(process) and _send_all(process.pid, handle, signums)
     except OSError:
         return False
     finally:
-        if handle >= 0:
+        if handle is not None:
             os.close(handle)
+
+
+def _send_all(pid: int, handle: int | None, signums: Iterable[signal.Signals]) -> bool:
+    for signum in signums:
+        if handle is None:
+            os.kill(pid, signum)
+        else:
+            signal.pidfd_send_signal(handle, signum)
     return True
+
+
+def handle_of(pid: int) -> int | None:
+    """A descriptor of the process, by which no other one is hit; None where there is none: it has gone, say."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):  # no descriptor is to be had, or an old kernel
+        return None
 
 
 def command_of(process: Process) -> str:

@@ -52,7 +52,7 @@ class Guard:
         self._unread_since = mmap.mmap(-1, sentry.INSTANT.size)  # shared with the guard
         self._braced = mmap.mmap(-1, 1)  # likewise
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        handle = _handle(os.getpid())
+        handle = children.handle_of(os.getpid())
         shared = self._unread_since, self._braced
         watch = sentry.Sentry(line, handle, bound_s, self._family, kin.Orphans(self.name), *shared, last_words)
         _fork_twice(watch.stand)
@@ -118,16 +118,8 @@ class Guard:
 
     def dismiss(self) -> None:
         """Send it away, and wait until it has gone, so that nothing of the daemon outlives it."""
-        if self._deaf or not self._tell(sentry.LEAVE):
-            return
-        until = Real.monotonic() + LEAVE_S
-        try:
-            poller = poll()
-            poller.register(self._line, POLLIN)
-            while poller.poll(max(0.0, until - Real.monotonic()) * 1000) and self._line.recv(65_536, sentry.FLAGS):
-                pass  # an answer that comes too late
-        except (OSError, ValueError):
-            pass
+        if not self._deaf and self._tell(sentry.LEAVE):
+            self._hear(None, Real.monotonic() + LEAVE_S)
 
     def _tell(self, word: bytes, seconds: float = 0.0) -> bool:
         try:
@@ -140,20 +132,24 @@ class Guard:
         """The answer; None if there is none in time, and from then on."""
         if self._deaf or not self._tell(word, seconds):
             return None
-        until = Real.monotonic() + takes_s + ANSWER_S
-        poller = poll()
+        answer = self._hear(word, Real.monotonic() + takes_s + ANSWER_S)
+        self._deaf = answer is None  # no time is to be lost on it again
+        return answer
+
+    def _hear(self, word: bytes | None, until: float) -> bytes | None:
+        """The answer to `word`; None if there is none by `until`, or it has gone."""
         try:
-            poller.register(self._line, POLLIN)
-            while poller.poll(max(0.0, until - Real.monotonic()) * 1000):
-                answer = self._line.recv(65_536, sentry.FLAGS)
-                if not answer:
-                    break
-                if answer[:1] == word:  # and not one that comes too late
-                    return answer[1:]
+            while self._is_heard(until) and (said := self._line.recv(65_536, sentry.FLAGS)):
+                if said[:1] == word:  # and not one that comes too late
+                    return said[1:]
         except (OSError, ValueError):
             pass
-        self._deaf = True  # no time is to be lost on it again
         return None
+
+    def _is_heard(self, until: float) -> bool:
+        poller = poll()
+        poller.register(self._line, POLLIN)
+        return bool(poller.poll(max(0.0, until - Real.monotonic()) * 1000))
 
 
 def _fork_twice(stand: Callable[[], NoReturn]) -> None:
@@ -172,10 +168,3 @@ def _fork_twice(stand: Callable[[], NoReturn]) -> None:
         os.waitpid(between, 0)
     except ChildProcessError:  # SIGCHLD is ignored
         pass
-
-
-def _handle(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except (OSError, AttributeError):  # an old kernel
-        return None

@@ -206,10 +206,8 @@ class Executor:
         runs.current.set(run)
         try:
             await run.of.function()
-        except asyncio.CancelledError as error:
-            how = _cancelled(run, error) if run.cancelled else ending.failed(error)
         except BaseException as error:
-            how = _raised(run, error)
+            how = _raised_on_plane(run, error)
         else:
             how = _cancelled(run) if run.cancelled else ending.SUCCEEDED
         self._end(run, how)
@@ -281,6 +279,13 @@ def _cancelled(run: Run, error: BaseException | None = None) -> Ending:
 def _raised(run: Run, error: BaseException) -> Ending:
     """What the job has raised; where it had no time left, that is what its end is about."""
     return _cancelled(run, error) if run.cancel_as is Outcome.TIMED_OUT else ending.failed(error)
+
+
+def _raised_on_plane(run: Run, error: BaseException) -> Ending:
+    """The same for a coroutine, which may have been cancelled by us."""
+    if isinstance(error, asyncio.CancelledError):
+        return _cancelled(run, error) if run.cancelled else ending.failed(error)
+    return _raised(run, error)
 
 
 def _returned(run: Run, result: Any) -> Ending:

@@ -119,16 +119,19 @@ class Output:
         deadline = Real.monotonic() + timeout_s
         if self._reading.acquire(timeout=READER_S):
             try:
-                for fd, cutter in self._cutters.items():
-                    while self._read(fd, LAST_READ_BYTES) and Real.monotonic() < deadline:
-                        pass
-                    cutter.end()
-                while self._lines.receive() and Real.monotonic() < deadline:
-                    pass
+                self._read_up(deadline)
             finally:
                 self._reading.release()
         for cutter in list(self._starts.values()):
             cutter.end()
+
+    def _read_up(self, deadline: float) -> None:
+        for fd, cutter in self._cutters.items():
+            while self._read(fd, LAST_READ_BYTES) and Real.monotonic() < deadline:
+                pass
+            cutter.end()
+        while self._lines.receive() and Real.monotonic() < deadline:
+            pass
 
     def _printed(self, stream: str, data: bytes) -> None:
         run = runs.current.get(None)
@@ -154,20 +157,23 @@ class Output:
 
     def _read_on(self) -> None:
         poller = poll()
-        written = {pipe.read_end: fd for fd, pipe in self._pipes.items()}
+        written: dict[int, int] = {pipe.read_end: fd for fd, pipe in self._pipes.items()}
         for read_end in written:
             poller.register(read_end, POLLIN)
         poller.register(self._lines.receiving, POLLIN)
         while True:
             try:
                 for read_end, _ in poller.poll():
-                    with self._reading:
-                        if read_end in written:
-                            self._read(written[read_end], READ_BYTES)
-                        else:
-                            self._lines.receive()
+                    self._read_from(written.get(read_end))
             except Exception:  # no memory, say; without this thread whoever prints would wait for ever
                 Real.sleep(READER_S)
+
+    def _read_from(self, fd: int | None) -> None:
+        with self._reading:
+            if fd is None:
+                self._lines.receive()
+            else:
+                self._read(fd, READ_BYTES)
 
 
 class Cutter:

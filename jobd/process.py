@@ -82,7 +82,7 @@ class Process:
         self._log = log
         self._kin = Kin(run.run_id)
         self._pid = 0
-        self._handle = -1  # of the first process; none on old kernels, or where no descriptor is to be had
+        self._handle: int | None = None  # of the first process; none where no descriptor is to be had
         self._sources: list[Pipe | Line] = []
         self._line: Line | None = None
         #: Whether somebody is to be asked to end, and when those are killed who have not.
@@ -126,25 +126,26 @@ class Process:
         theirs: list[int] = []
         try:
             with launch.no_forks():
-                for stream in ("stdout", "stderr"):
-                    self._sources.append(Pipe(Cutter(self.run, stream, self._says), theirs))
-                if self.run.of.kind is Kind.PROCESS:
-                    self._line = Line(self._forward, theirs)
-                    self._sources.append(self._line)
-                    self._line.send(wires.task(self.run, self._log))
+                self._open(theirs)
                 self._pid = launch.launch(self.run, *theirs)
         finally:
             for fd in theirs:
                 os.close(fd)
         self._kin.lead(self._pid)
-        try:
-            self._handle = os.pidfd_open(self._pid)
-        except (OSError, AttributeError):
-            pass
+        self._handle = children.handle_of(self._pid)
+
+    def _open(self, theirs: list[int]) -> None:
+        """Open what leads to the process; the ends that it gets are added to `theirs`."""
+        for stream in ("stdout", "stderr"):
+            self._sources.append(Pipe(Cutter(self.run, stream, self._says), theirs))
+        if self.run.of.kind is Kind.PROCESS:
+            self._line = Line(self._forward, theirs)
+            self._sources.append(self._line)
+            self._line.send(wires.task(self.run, self._log))
 
     def descriptors(self) -> list[int]:
         """What is readable when something has happened."""
-        handles = [self._handle] if self._handle >= 0 and not self._exited else []
+        handles = [self._handle] if self._handle is not None and not self._exited else []
         if self.phase is Phase.KILLING:  # first it dies; what it has written until then is read after that
             return handles
         return handles + [source.fd for source in self._sources]
@@ -153,12 +154,12 @@ class Process:
         """When it wants to be served again, whether something happens or not; nobody looks before `look_at`."""
         if self.phase in (Phase.EMPTYING, Phase.ENDED):
             return now
-        blind = self._handle < 0 and self._pid and not self._exited
+        blind = self._handle is None and self._pid and not self._exited
         return min(max(self.step_at, look_at), now + BLIND_LOOK_S if blind else math.inf)
 
     def look(self, ready: set[int], now: float) -> None:
         """See whether the process has ended. What it has printed before that is there then."""
-        if self._pid and not self._exited and (self._handle < 0 or self._handle in ready):
+        if self._pid and not self._exited and (self._handle is None or self._handle in ready):
             self._look_for_exit(now)
 
     def read(self, ready: set[int]) -> None:
@@ -201,15 +202,18 @@ class Process:
         """Let the first process go, for which nobody has waited yet."""
         self._kin.group = 0
         try:
-            if self._handle >= 0:
-                os.waitid(os.P_PIDFD, self._handle, os.WEXITED | os.WNOHANG)
-            elif self._pid and self._known_exit():
-                os.waitpid(self._pid, os.WNOHANG)
+            self._reap()
         except OSError:  # somebody has; or a kernel that knows handles, but not for this
             pass
-        if self._handle >= 0:
+        if self._handle is not None:
             os.close(self._handle)
-            self._handle = -1
+            self._handle = None
+
+    def _reap(self) -> None:
+        if self._handle is not None:
+            os.waitid(os.P_PIDFD, self._handle, os.WEXITED | os.WNOHANG)
+        elif self._pid and self._known_exit():
+            os.waitpid(self._pid, os.WNOHANG)
 
     def stop(self) -> None:
         """Let the function know that its run is to end."""
@@ -236,19 +240,21 @@ class Process:
         self.step_at = now
 
     def _look_for_exit(self, now: float) -> None:
+        if exited := self._exit():
+            self._cancelled = self.run.cancel_as
+            self._leave(now)
+            self._exited = exited  # at last: where memory is lacking above, all of it is done again
+
+    def _exit(self) -> dict[str, Any] | None:
         try:
             status = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             self._kin.group = 0  # the number may be somebody else's now
-            exited: dict[str, Any] = {"exit_status": None}
-        else:
-            if status is None:
-                return
-            number = status.si_status
-            exited = {"exit_status": number} if status.si_code == os.CLD_EXITED else {"signal": signals.name(number)}
-        self._cancelled = self.run.cancel_as
-        self._leave(now)
-        self._exited = exited  # at last: where memory is lacking above, all of it is done again
+            return {"exit_status": None}
+        if status is None:
+            return None
+        number = status.si_status
+        return {"exit_status": number} if status.si_code == os.CLD_EXITED else {"signal": signals.name(number)}
 
     def step(self, look: Look, now: float) -> None:
         """Take the step that was wanted by now, knowing who is there."""

@@ -193,6 +193,10 @@ class Processes:
         if run.of.kind is Kind.PROCESS:
             run.stopping.then(partial(self._order, process.stop))
         self._processes[run] = run.body = process
+        if self._begins(run):
+            process.start(Real.monotonic())
+
+    def _begins(self, run: Run) -> bool:
         begins = False
         try:
             begins = self._begin(run)
@@ -200,8 +204,7 @@ class Processes:
             if not begins:
                 del self._processes[run]
                 run.body = None
-        if begins:
-            process.start(Real.monotonic())
+        return begins
 
     def _cancel(self, run: Run) -> None:
         if process := self._processes.get(run):

@@ -58,12 +58,8 @@ class Stopping:
     async def _wait_on(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> bool:
         event = asyncio.Event()
         with self._woken_by(partial(loop.call_soon_threadsafe, event.set)):
-            try:
-                if not self._is_set:
-                    async with asyncio.timeout(timeout):
-                        await event.wait()
-            except TimeoutError:
-                pass
+            if not self._is_set:
+                await _set_within(event, timeout)
         return self._is_set
 
     @contextmanager
@@ -98,6 +94,14 @@ class Child(Protocol):
 
     def place(self) -> list[str]:
         """What there is to say of where it stands."""
+
+
+async def _set_within(event: asyncio.Event, timeout: float | None) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        pass
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -132,14 +132,17 @@ class Runner:
         """Cancel the runs of a job, for another one that waits for their place."""
         for run in self.oldest():
             if run.job == name and run.cancel_as is None:
-                with self._gate:
-                    rested = self._attempts.forget(run)  # who has been handed its next attempt finds that there is none
-                if rested:
+                if self._forget_attempt(run):
                     self._finish(run, ending.CANCELLED, self._loop.time())
                 else:
                     self._attempts.end(run, Outcome.CANCELLED)
         self._let_in(name)
         self.on_change()
+
+    def _forget_attempt(self, run: Run) -> bool:
+        """Whether the run rests; who has been handed its next attempt finds then that there is none."""
+        with self._gate:
+            return self._attempts.forget(run)
 
     def _let_in(self, name: str) -> None:
         """Offer the run that has waited for its place, if it is free."""
@@ -160,11 +163,7 @@ class Runner:
 
         `announce` logs the stop request in the same step, so that no `run.started` can follow it.
         """
-        with self._gate:
-            self._closed = True
-            if not self._announced:
-                announce()
-                self._announced = True
+        self._close_gate(announce)
         self._admission.close()
         for run in self._attempts.resting():
             self._finish(run, run.ending, self._loop.time())
@@ -172,6 +171,13 @@ class Runner:
             run.ask_to_stop()
             if run.of.policies.grace_period is not None:
                 self._timetable.after(run.of.policies.grace_period, partial(self._cancel, [run]))
+
+    def _close_gate(self, announce: Callable[[], None]) -> None:
+        with self._gate:
+            self._closed = True
+            if not self._announced:
+                announce()
+                self._announced = True
 
     def cancel(self) -> None:
         """Cancel every run in flight."""
@@ -231,13 +237,16 @@ class Runner:
         """Hand over again what may have got lost on its way, because memory ran out where it was to be executed."""
         # Not in a rhythm: whoever takes the memory away may have one too.
         late = self._loop.time() - HANDED_S * (0.5 + _random())
-        with self._gate:
-            lost = [run for run in self._offered.values() if run.handed_over < late]
+        lost = self._offered_before(late)
         if not self._plane.idle:  # it will come to those that it has been given
-            lost = [run for run in lost if run.of.kind is not Kind.COROUTINE]
+            lost = list(filter(_needs_no_plane, lost))
         if lost:
             self._hand_over(lost)
         self._attempts.start_again(late)
+
+    def _offered_before(self, late: float) -> list[Run]:
+        with self._gate:
+            return [run for run in self._offered.values() if run.handed_over < late]
 
     def collect(self) -> None:
         """See off what has ended and was not handed on, because somebody holds the job plane, say.
@@ -376,10 +385,7 @@ class Runner:
 
     def _see_off(self, run: Run) -> None:
         if run.dropped:
-            self._attempts.over(run)
-            with self._gate:
-                self._admission.standings[run.of.name].runs -= 1
-            run.dropped = False
+            self._let_go(run)
         elif run.of.policies is PLAIN:
             self._finish(run, run.ending, run.ended)
             if self._admission.standings[run.of.name].waiting is None:
@@ -389,6 +395,12 @@ class Runner:
                 return
             self._finish(run, run.ending, run.ended)
         self._let_in(run.job)
+
+    def _let_go(self, run: Run) -> None:
+        self._attempts.over(run)
+        with self._gate:
+            self._admission.standings[run.of.name].runs -= 1
+        run.dropped = False
 
     def _finish(self, run: Run, ending: Ending, ended: float) -> None:
         """On the control plane: end the run."""
@@ -430,3 +442,7 @@ class Runner:
         while rows:
             self._admission.skip(rows[0].job, rows[0].first, rows[0].last, "missed")
             del rows[0]
+
+
+def _needs_no_plane(run: Run) -> bool:
+    return run.of.kind is not Kind.COROUTINE

@@ -177,10 +177,7 @@ class Sink:
     def _write_some(self) -> bool:
         """With the lock: write chunk after chunk; False when the reader is behind."""
         while True:
-            if self._sent:
-                self._rest = self._rest[self._sent :]
-                self._sent = 0
-            chunk = self._rest or self._next_chunk()
+            chunk = self._left_over() or self._next_chunk()
             if not chunk:
                 self._congested = False
                 if self._lines:
@@ -191,11 +188,17 @@ class Sink:
             except OSError as error:
                 return self._give_way(error)
             if written < len(chunk):
-                self._sent = written  # cut off the next time, because now memory may be lacking for it
+                self._sent = written  # cut off the next time: now memory may be lacking for it
                 return self._fall_behind()
             self._rest = b""
             if not (self._lines or self._congested):
                 return True
+
+    def _left_over(self) -> bytes:
+        """What is left of the chunk that was written last."""
+        if self._sent:
+            self._rest, self._sent = self._rest[self._sent :], 0
+        return self._rest
 
     def _give_way(self, error: OSError) -> bool:
         if error.errno not in _GONE:

@@ -338,8 +338,9 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 @pytest.mark.parametrize(
     "module",
     [
-        "admission", "agenda", "attempts", "daemon", "flight", "garbage", "invoke", "lifespans", "line", "plane",
-        "processes", "reload", "runner", "sink", "spawner", "stop", "timetable",
+        "admission", "agenda", "attempts", "children", "daemon", "flight", "garbage", "guard", "hooks", "invoke",
+        "kin", "launch", "lifespans", "line", "log", "output", "plane", "process", "processes", "reload", "run",
+        "runner", "sink", "spawner", "stacks", "stop", "timetable", "watch", "wires",
     ],
 )  # fmt: skip
 def test_no_handler_needs_memory_itself(module: str) -> None:
@@ -349,7 +350,7 @@ def test_no_handler_needs_memory_itself(module: str) -> None:
     source = (Path(JOBD) / f"{module}.py").read_text()
     for code in _codes(compile(source, module, "exec")):
         for entry in dis._parse_exception_table(code):  # type: ignore[attr-defined]
-            short = entry.end // 2 <= 257 or code.co_name == "_start"  # without memory, a start may fail
+            short = entry.end // 2 <= 257 or code.co_qualname == "Daemon._start"  # without memory, a start may fail
             assert not entry.lasti or short, code.co_qualname
 
 
