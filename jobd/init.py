@@ -1,6 +1,6 @@
 """What a container's first process owes the others, done by a process that does nothing else.
 
-Imports signals and exits only.
+Imports signals, exits and title only.
 
 For PID 1 the kernel has no default actions of signals, and every orphan of its namespace becomes its child
 (`pid_namespaces(7)`). A daemon that is PID 1 itself would collect zombies, or take the exit codes away from its own
@@ -15,7 +15,7 @@ has caught its signals waits, like what came before the fork.
 import os
 import signal
 
-from jobd import signals
+from jobd import signals, title
 from jobd.exits import ExitCode
 
 _EVERY = signal.valid_signals()
@@ -55,7 +55,7 @@ def _take_over() -> None:
 def _look_after(daemon: int) -> int:
     """Hand signals on and reap until the daemon has ended; the exit code that says how."""
     not_copied = signal.sigpending()  # from before the fork
-    _tell_name()
+    title.tell("jobd-init")
     os.closerange(0, 3)  # the daemon's end is the end of the log
     while True:
         came = signal.sigwaitinfo(_EVERY)
@@ -95,12 +95,3 @@ def _reap(daemon: int) -> int | None:
             return code if code >= 0 else 128 - code
         if pid == 0:
             return None
-
-
-def _tell_name() -> None:
-    """Be told apart from the daemon in `ps -o comm` and `top` (`proc(5)`)."""
-    try:
-        with open("/proc/self/comm", "w", encoding="ascii") as comm:
-            comm.write("jobd-init")
-    except OSError:  # no /proc
-        pass

@@ -1,6 +1,6 @@
 """What the guard does, in its own process: it watches the daemon, and the time.
 
-May import: kin, children, clock, last_words, signals.
+May import: kin, children, clock, last_words, signals, title.
 
 It sleeps until a signal comes, a word, or the daemon's end, which is its own; if that was a crash, it first ends the
 processes of the runs. The words that it understands are declared here; `guard` says them.
@@ -23,7 +23,7 @@ from itertools import pairwise
 from select import POLLIN, poll
 from typing import NoReturn
 
-from jobd import children, signals
+from jobd import children, signals, title
 from jobd.children import Family
 from jobd.clock import Real
 from jobd.kin import Orphans
@@ -105,7 +105,7 @@ class Sentry:
         for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
             signal.signal(signum, signal.SIG_IGN)  # a Ctrl-C is meant for the daemon
         os.chdir("/")
-        _tell_name()
+        title.tell("jobd-guard")
         kept = [self._line.fileno(), *signals.pipe(), *self._last_words.descriptors]
         if self._handle is not None:
             kept.append(self._handle)
@@ -207,15 +207,6 @@ class Sentry:
                 os.kill(self._daemon, signum)  # the line is open, so it is still the daemon's number
         except OSError:
             pass
-
-
-def _tell_name() -> None:
-    """Be told apart from the daemon in `ps -o comm` and `top` (`proc(5)`)."""
-    try:
-        with open("/proc/self/comm", "w", encoding="ascii") as comm:
-            comm.write("jobd-guard")
-    except OSError:  # no /proc
-        pass
 
 
 def _close_all_but(*kept: int) -> None:
