@@ -120,6 +120,7 @@ class Daemon:
             self._spawner.resume,
             self._watch.resume,
             self._agenda.resume,
+            self._lifespans.resume,
             self._reload.resume,
         )
         self._starved = 0
@@ -236,12 +237,12 @@ class Daemon:
             self._notifier.ready()
             self._tell_status()
             self._watch.start()
-            self._spawn()
+            self._spawn(self._loaded)
             if self._reload_when_ready:
                 self._read_again()
 
-    def _spawn(self) -> None:
-        self._spawner.start(self._loaded.jobs)
+    def _spawn(self, loaded: Loaded) -> None:
+        self._spawner.start(loaded.jobs)
         if self._spawner.on_wall and not self._spawner.is_told_of_clock:
             self._spawner.is_told_of_clock = clockset.listen(self._loop, self._spawner.look_at_clock)
 
@@ -256,19 +257,17 @@ class Daemon:
 
     def _use(self, settings: Settings, loaded: Loaded) -> None:
         """From here on these jobs and settings hold."""
-        reopened = loaded.lifespans != self._loaded.lifespans
-        self._loaded, self._settings = loaded, settings
-        if settings.log_level != self._log.level:
-            self._log.use(settings.log_level)
-            self._runner.take_tellers()
+        self._log.use(settings.log_level)
+        self._runner.take_tellers()
         self._runner.use(loaded.jobs)
-        self._spawn()
+        self._spawn(loaded)
         self._runner.set_limits(settings.max_running, settings.cancel_timeout)
         self._stop.use(settings)
         self._fences.allow(stop.bound_s(settings))
         setting.in_use = settings
-        if reopened:
+        if loaded.lifespans != self._loaded.lifespans:
             self._lifespans.retire(self._runner.begun, but_last=bool(loaded.lifespans))
+        self._loaded, self._settings = loaded, settings  # at last: where memory is lacking, all of it is done again
         self._runs_changed()
 
     def _listen(self) -> None:

@@ -24,6 +24,9 @@ from jobd.children import Process
 from jobd.clock import Real
 
 _READ_BYTES = 65_536
+#: How often to look where the machine has nothing to give, and how long to leave it alone in between.
+_TRIES = 20
+_STARVED_S = 0.02
 
 
 def new_name() -> str:
@@ -162,8 +165,17 @@ class Orphans(children.Members):
         self._daemon = daemon
 
     def _found(self) -> set[Process]:
-        seen = look(0)
-        return seen.with_descendants(seen.of_daemon(self._daemon) | (self._members & seen.living))
+        seen = self._look()
+        found = seen.with_descendants(seen.of_daemon(self._daemon) | (self._members & seen.living))
+        return {each for each in found if not children.is_tracker(each.pid)}
+
+    def _look(self) -> Look:
+        for _ in range(_TRIES):
+            try:
+                return look(0)
+            except Exception:  # no descriptor, no memory; the crash may come from that
+                Real.sleep(_STARVED_S)
+        return DARK
 
 
 def _everybody() -> list[int]:

@@ -4,6 +4,9 @@ May import: events, garbage, log, plane, render, stacks. An asynchronous context
 the same task on the job plane, as libraries want it; here stands what the control plane knows of that task.
 
 A reload opens new ones before the old ones close: these are left when the runs that may use them have ended.
+
+Tricky: memory may be lacking anywhere. What has become of a life stands in it; the control plane is only told to look,
+and looks again where it could not see to it.
 """
 
 import asyncio
@@ -42,6 +45,8 @@ class Lifespans:
         self._loop = loop
         self._log = to
         self._lives: list[_Life] = []
+        self._context = contextvars.Context()
+        self._untold = False
         #: Called on the control plane when one has closed.
         self.on_change: Callable[[], None] = lambda: None
 
@@ -49,7 +54,12 @@ class Lifespans:
         """Open them, in order, beside those that are open. Where one raises, those before it are closed again."""
         life = _Life(lifespans, opened)
         self._lives.append(life)
-        life.start(self._plane, lambda: self._tell(life))
+        try:
+            life.start(self._plane, self._tell)
+        except BaseException:
+            life.dropped = True  # it may be on its way to the plane all the same
+            self._lives.remove(life)
+            raise
 
     @property
     def closed(self) -> bool:
@@ -88,23 +98,29 @@ class Lifespans:
         for life in self._lives:
             self._log.emit(events.LIFESPAN_ABANDONED, stack=life.stack())
 
-    def _tell(self, life: "_Life") -> None:
-        """On the job plane: something has become of it."""
-        self._loop.call_soon_threadsafe(self._take, life, life.is_open, context=contextvars.Context())
+    def _tell(self) -> None:
+        """On the job plane: something has become of one of them."""
+        self._loop.call_soon_threadsafe(self.resume, context=self._context)
 
-    def _take(self, life: "_Life", is_open: bool) -> None:
-        if is_open:
-            life.opened(None)
-            return
-        if life not in self._lives:
-            return
-        self._lives.remove(life)
+    def resume(self) -> None:
+        """Look what has become of each, and see to it."""
+        for life in list(self._lives):
+            if life.has_opened:
+                life.opened(None)
+            if life.has_ended:
+                self._see_off(life)
+        if self._untold:
+            self.on_change()
+            self._untold = False
+
+    def _see_off(self, life: "_Life") -> None:
         if not life.is_told:
             error = life.error or RuntimeError("it was closed before it had opened")
             life.opened((life.module, error))
         elif life.error is not None:
             self._log.emit(events.LIFESPAN_FAILED, module=life.module, **render.failure(life.error, skip=1))
-        self.on_change()
+        self._untold = True
+        self._lives.remove(life)
 
 
 class _Life:
@@ -116,7 +132,10 @@ class _Life:
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._asked = False
-        self.is_open = False
+        #: Whether somebody else has it opened instead; whether they have opened, and whether the task has ended.
+        self.dropped = False
+        self.has_opened = False
+        self.has_ended = False
         #: Whether anybody has been told that they have opened, or not.
         self.is_told = False
         #: At which module the task is, and what has come out of it.
@@ -128,8 +147,8 @@ class _Life:
     def opened(self, fault: tuple[str, BaseException] | None) -> None:
         """Tell whoever has had them opened, once."""
         if not self.is_told:
-            self.is_told = True
             self._opened(fault)
+            self.is_told = True
 
     def start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
         """Open them on the plane; `tell` is called there when they are open, and when they have closed."""
@@ -138,7 +157,7 @@ class _Life:
     def close(self, plane: JobPlane, *, again: bool = False) -> None:
         """Have the task leave what it has entered; `again`: cancel it if it has been asked before."""
         if again or not self._asked:
-            cancel = self._asked or not self.is_open
+            cancel = self._asked or not self.has_opened
             self._asked = True
             plane.call(lambda _: self._close(cancel), [[None]])
 
@@ -147,6 +166,8 @@ class _Life:
         return stacks.of_task(self._task, FRAMES) if self._task is not None else []
 
     def _start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
+        if self.dropped:
+            return
         self._task = asyncio.Task(self._live(tell), loop=plane.loop, name="lifespans")
         self._task.add_done_callback(lambda task: self._end(task, tell))
 
@@ -158,7 +179,7 @@ class _Life:
                 function = each.function
                 enter = asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function
                 await stack.enter_async_context(enter())
-            self.is_open = True
+            self.has_opened = True
             tell()
             await self._closing.wait()
         finally:
@@ -175,5 +196,5 @@ class _Life:
             self.error = None if self._asked else asyncio.CancelledError("something in it has been cancelled")
         else:
             self.error = task.exception()
-        self.is_open = False
+        self.has_ended = True
         tell()

@@ -44,22 +44,22 @@ class Log:
         self._sink = Sink(1, self._dropped_line)
         self._output: output.Output | None = None
         self._jobs = JobLines(level, self._render, self.forward)
-        self._tell(level)
-
-    def _tell(self, level: str) -> None:
         #: The least level that is logged.
-        self.level = level
+        self.level = ""
+        self.use(level)
+
+    def use(self, level: str) -> None:
+        """From here on log lines of `level` and above; whoever has a teller is to ask for it again."""
+        if level == self.level:
+            return
         self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
         self._told = {name for name, number in LEVELS.items() if number >= LEVELS[level]}
         self._own = self._logger(self._sink.write, self._render)
         self._queued = self._logger(self._sink.put, self._render)
         self._brief = self._logger(self._sink.put, render.brief if self.layout == "json" else self._render)
         self._spare = self._logger(self.forward, self._render)
-
-    def use(self, level: str) -> None:
-        """From here on log lines of `level` and above; whoever has a teller is to ask for it again."""
         self._jobs.use(level)
-        self._tell(level)
+        self.level = level  # at last: where memory is lacking above, all of it is done again
 
     def divert(self, pipes: output.Pipes) -> None:
         """Make lines of what anybody prints, so that nothing but this log ever reaches its reader.
@@ -167,7 +167,12 @@ class JobLines:
     def use(self, level: str) -> None:
         """Take lines of `level` and above from here on, also from the loggers that jobs have already."""
         self._logger.__bases__ = (structlog.make_filtering_bound_logger(LEVELS[level]),)
-        logging.getLogger().setLevel(LEVELS[level])
+        # As `setLevel` does, but for its lock: a job may hold that for as long as it configures logging.
+        root = logging.getLogger()
+        root.level = LEVELS[level]
+        for logger in [root, *root.manager.loggerDict.values()]:
+            if isinstance(logger, logging.Logger):
+                logger._cache.clear()  # type: ignore[attr-defined]
 
     def _line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
         line = {"timestamp": clock.now(), "level": level, "event": render.text(fields.pop("event", ""))}

@@ -4,8 +4,10 @@ May import: agenda, clock, errors, events, faults, job, lifespans, loader, log, 
 starvation. Modules are imported in a thread of its own, because that runs user code, however long it takes; what comes
 of it goes to the control plane. There it waits until what the jobs share is open.
 
-Tricky: without memory a thread may die before its first line. `threading` would wait for that line for ever, so the
-thread is started without it, and taken for dead if it has not claimed its work in `TELL_AFTER_S`.
+Tricky: memory may be lacking anywhere. So what has been read goes its way in steps, each of which can be done again:
+the one that has failed is the next one when somebody calls `resume`. And a thread may die before its first line, for
+which `threading` would wait for ever; so it is started without that, and taken for dead if it has not claimed its work
+in `TELL_AFTER_S`.
 """
 
 import asyncio
@@ -33,6 +35,10 @@ STARVED_S = 0.02
 
 #: What is read.
 Read = tuple[Settings, Loaded]
+#: What is done on the control plane, one after the other; each says what comes next.
+_Step = Callable[["Reload"], "_Step | None"]
+
+_UNBORN = MemoryError("the thread that was to read has not begun")
 
 
 class Reload:
@@ -66,10 +72,16 @@ class Reload:
         self._context = contextvars.Context()
         self._reading = False
         self._again = False
-        #: The thread that reads, once it does.
+        #: The thread that reads, once it does; and what has come out of that, until the control plane takes it.
         self._reader: int | None = None
-        #: What has come out of that, until it is in use or has been refused.
         self._found: Read | BaseException | None = None
+        #: What is to be done next with what has been found.
+        self._step: _Step | None = None
+        self._result: Read | BaseException = _UNBORN
+        self._new: Read
+        self._changes: Difference
+        self._faults: list[Fault] = []
+        self._refused = 0
 
     def ask(self) -> None:
         """Read everything; if that is being done at this moment, then once more when it is done."""
@@ -88,17 +100,17 @@ class Reload:
         self._reading, self._reader = True, None
         try:
             claim = allocate_lock()
+            self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell, claim, TELL_AFTER_S))
             start_new_thread(self._work, (claim,))
         except Exception as error:  # no thread is to be had
             self._found = error
             self._take_found()
-            return
-        self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell, claim, TELL_AFTER_S))
 
     def _tell(self, claim: LockType, waited_s: float) -> None:
         """It takes long: where it stands."""
-        if claim.acquire(False):  # and so the thread never will
-            self._found = MemoryError("the thread that was to read has not begun")
+        if self._found is None and claim.acquire(False):  # and so the thread never will
+            self._found = _UNBORN
+        if self._found is not None:
             self._take_found()
             return
         self._log.emit(events.RELOAD_WAITING, waited_s=waited_s, stack=stacks.of_thread(self._reader, frozenset()))
@@ -107,8 +119,8 @@ class Reload:
     def _work(self, claim: LockType) -> None:
         if not claim.acquire(False):
             return
-        self._reader = get_ident()
         try:
+            self._reader = get_ident()
             self._found = self._read()
         except BaseException as error:  # whatever a module raises when it is imported
             self._found = error
@@ -123,45 +135,56 @@ class Reload:
         return True
 
     def _take_found(self) -> None:
-        found = self._found
-        if found is None or not self._may_use():
-            return
-        self._agenda.clear()
-        if isinstance(found, BaseException):
-            self._refuse(found.faults if isinstance(found, InvalidConfig) else [faults.of_reload(found)])
-        else:
-            self._open(*found)
-
-    def _open(self, settings: Settings, loaded: Loaded) -> None:
-        """Open what the new jobs share, if that is not open already."""
-        if loaded.lifespans and loaded.lifespans != self._in_use().lifespans:
-            self._lifespans.open(loaded.lifespans, partial(self._opened, settings, loaded))
+        if self._found is not None:
+            self._agenda.clear()
+            self._result, self._step = self._found, Reload._sort
             self._found = None
-        else:
-            self._take(settings, loaded)
+        self._go_on()
 
-    def _opened(self, settings: Settings, loaded: Loaded, fault: tuple[str, BaseException] | None) -> None:
-        if not self._may_use():
-            return
-        if fault is None:
-            self._take(settings, loaded)
-        else:
-            self._refuse([faults.of_lifespan(*fault)])
+    def _go_on(self) -> None:
+        while self._step is not None and self._may_use():
+            self._step = self._step(self)
 
-    def _take(self, settings: Settings, loaded: Loaded) -> None:
-        changes = difference(self._in_use().jobs, loaded.jobs)
-        self._use(settings, loaded)
+    def _sort(self) -> _Step:
+        result = self._result
+        if isinstance(result, BaseException):
+            return self._refusing(result.faults if isinstance(result, InvalidConfig) else [faults.of_reload(result)])
+        self._new = result
+        loaded, used = result[1], self._in_use()
+        self._changes = difference(used.jobs, loaded.jobs)
+        return Reload._open if loaded.lifespans and loaded.lifespans != used.lifespans else Reload._take
+
+    def _open(self) -> None:
+        """Open what the new jobs share."""
+        self._lifespans.open(self._new[1].lifespans, self._opened)
+
+    def _opened(self, fault: tuple[str, BaseException] | None) -> None:
+        self._step = Reload._take if fault is None else self._refusing([faults.of_lifespan(*fault)])
+        self._loop.call_soon(self._go_on)
+
+    def _take(self) -> _Step:
+        self._use(*self._new)
+        return Reload._tell_taken
+
+    def _tell_taken(self) -> _Step:
+        changes = self._changes
         self._log.emit(events.DAEMON_RELOADED, added=changes.added, changed=changes.changed, removed=changes.removed)
-        self._end()
+        return Reload._end
 
-    def _refuse(self, found: list[Fault]) -> None:
-        faults.tell(self._log, found)
-        self._log.emit(events.RELOAD_REFUSED, faults=len(found))
-        self._end()
+    def _refusing(self, found: list[Fault]) -> _Step:
+        self._faults, self._refused = list(found), len(found)
+        return Reload._refuse
+
+    def _refuse(self) -> _Step:
+        while self._faults:
+            faults.tell(self._log, self._faults[:1])
+            del self._faults[0]
+        self._log.emit(events.RELOAD_REFUSED, faults=self._refused)
+        return Reload._end
 
     def _end(self) -> None:
         self._notifier.ready()
-        self._found = None  # at last: where memory is lacking before that, all of it is done again
+        self._result = _UNBORN
         self._reading = False
         if self._again:
             self._again = False

@@ -298,8 +298,8 @@ class Runner:
         if run.first_tick < run.tick:
             self._admission.skip_missed(run)
         self._in_flight[run.run_id] = run  # before its line, which cannot be taken back if this takes memory
-        if self._tell_started:
-            self._tell_start(self._tell_started, run, started)
+        if tell := self._tell_started:
+            self._tell_start(tell, run, started)
         run.started = run.attempt_at = started
         run.begun = True
         del self._offered[run.key]

@@ -269,3 +269,22 @@ def test_the_log_level_changes_for_every_logger(launch: Launcher, tmp_path: Path
     assert daemon.log.wait_until(said_alone, 20)
     assert daemon.stop() == 0
     assert not daemon.events("shutdown.requested")
+
+
+def test_a_level_is_changed_while_a_job_holds_the_lock_of_logging(launch: Launcher, tmp_path: Path) -> None:
+    """As one does that configures logging, for as long as that takes it: nobody waits for it."""
+    (tmp_path / ".env").write_text("JOBD_LOG_LEVEL=info\n")
+    daemon = launch(
+        "@every('1h')\n"
+        "def holds():\n"
+        "    with logging._lock:\n"
+        "        log.info('held')\n"
+        "        time.sleep(60)\n"
+        "@every('0.1')\nasync def beat(): log.debug('beat')\n"
+    )
+    daemon.wait_for("held")
+    (tmp_path / ".env").write_text("JOBD_LOG_LEVEL=debug\nJOBD_GRACE_PERIOD=0\nJOBD_CANCEL_TIMEOUT=0.5\n")
+    reload(daemon)
+    daemon.wait_for("beat", count=5)
+    assert daemon.stop() == 3
+    daemon.assert_log_is_consistent()

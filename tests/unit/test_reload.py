@@ -1,17 +1,21 @@
 """Reading everything again, where the machine gives no thread, no memory, or a thread that dies before it has begun."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
 
 from jobd import reload
-from jobd.loader import Loaded
+from jobd.errors import Fault, InvalidConfig
+from jobd.lifespans import Opened
+from jobd.loader import Lifespan, Loaded
 from jobd.settings import Settings
 
 from .helpers import job_of
 from .virtual import Log, VirtualLoop, virtual_loop
+
+LIFESPAN = cast(Lifespan, object())
 
 
 class Starved:
@@ -25,23 +29,54 @@ class Starved:
         #: So often the daemon has no memory for what is new.
         self.lacks = 0
         self.in_use = Loaded([], [])
+        self.read: Loaded | BaseException = Loaded([job_of()], [])
+        self.runs = True
+        #: Who is to be told that lifespans have opened, and how often there is no memory to open them.
+        self.opened: Opened = lambda fault: None
+        self.lacks_opening = 0
         monkeypatch.setattr(reload, "start_new_thread", lambda work, given: self.works.append(lambda: work(*given)))
         self.reload = reload.Reload(
             loop=loop,
             to=self.to,
             notifier=self,  # type: ignore[arg-type]
-            lifespans=None,  # type: ignore[arg-type]
-            read=lambda: (cast(Settings, None), Loaded([job_of()], [])),
-            may_use=lambda: True,
+            lifespans=self,  # type: ignore[arg-type]
+            read=self._read,
+            may_use=lambda: self.runs,
             in_use=lambda: self.in_use,
             use=self._use,
         )
+
+    def _read(self) -> reload.Read:
+        if isinstance(self.read, BaseException):
+            raise self.read
+        return cast(Settings, None), self.read
 
     def _use(self, _: Settings, loaded: Loaded) -> None:
         if self.lacks:
             self.lacks -= 1
             raise MemoryError
         self.used.append(loaded)
+        self.in_use = loaded
+
+    def open(self, lifespans: Sequence[object], opened: Opened) -> None:
+        """As `Lifespans.open`."""
+        assert lifespans
+        if self.lacks_opening:
+            self.lacks_opening -= 1
+            raise MemoryError
+        self.opened = opened
+
+    def read_up(self) -> None:
+        """Ask for a reload, and let its thread do its work."""
+        self.reload.ask()
+        self.begin_thread()
+
+    def starve(self, times: int) -> None:
+        """Go on as the daemon does after a lack of memory, which comes again so many times."""
+        for _ in range(times):
+            with pytest.raises(MemoryError):
+                self.reload.resume()
+        self.reload.resume()
 
     def reloading(self) -> None:
         """Nobody listens."""
@@ -113,15 +148,106 @@ def test_without_a_thread_it_is_refused_at_once(starved: Starved, monkeypatch: p
 def test_what_has_been_read_is_not_lost_for_want_of_memory(starved: Starved) -> None:
     """Whoever takes up what is left undone takes this up, too; once."""
     starved.lacks = 2
-    starved.reload.ask()
-    starved.begin_thread()
-    for _ in range(2):
-        with pytest.raises(MemoryError):
-            starved.reload.resume()
-    starved.reload.resume()
+    starved.read_up()
+    starved.starve(2)
     starved.reload.resume()
     assert len(starved.used) == 1
     assert starved.told == ["daemon.reloaded"]
+
+
+@pytest.mark.parametrize("lacking", [1, 2, 3])
+def test_no_line_of_a_reload_is_lost_or_told_twice(
+    starved: Starved, monkeypatch: pytest.MonkeyPatch, lacking: int
+) -> None:
+    """Each fault once, then that it is refused; each change once."""
+    emit, calls = starved.to.emit, iter(range(1, 100))
+
+    def fails_once(*arguments: Any, **fields: Any) -> None:
+        if next(calls) == lacking:
+            raise MemoryError
+        emit(*arguments, **fields)
+
+    monkeypatch.setattr(starved.to, "emit", fails_once)
+    starved.read = InvalidConfig([Fault("JOBD_JOBS", each, "here", "is wrong") for each in ("one", "two")])
+    starved.read_up()
+    starved.starve(1)
+    assert starved.told == ["config.invalid", "config.invalid", "reload.refused"]
+    assert [line.fields["value"] for line in starved.to.lines[:2]] == ["one", "two"]
+
+
+def test_a_change_is_told_as_it_was_even_if_telling_it_fails(starved: Starved, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then the new jobs are in use, and nothing would be new any more."""
+    emit, fails = starved.to.emit, iter([True])
+
+    def fails_once(*arguments: Any, **fields: Any) -> None:
+        if next(fails, False):
+            raise MemoryError
+        emit(*arguments, **fields)
+
+    monkeypatch.setattr(starved.to, "emit", fails_once)
+    starved.read_up()
+    starved.starve(1)
+    assert [(line.event, line.fields["added"]) for line in starved.to.lines] == [("daemon.reloaded", ["job"])]
+
+
+def test_lifespans_are_opened_once_and_then_the_jobs_are_used(starved: Starved) -> None:
+    """Wherever memory is lacking in between; and the next reload goes its own way."""
+    starved.read = Loaded([job_of()], [LIFESPAN])
+    starved.lacks_opening, starved.lacks = 1, 1
+    starved.read_up()
+    starved.starve(1)
+    assert starved.used == []
+    starved.opened(None)
+    starved.starve(1)
+    assert len(starved.used) == 1
+    assert starved.told == ["daemon.reloaded"]
+    starved.read_up()
+    starved.loop.pass_time(1)
+    assert starved.told == ["daemon.reloaded"] * 2
+
+
+def test_a_lifespan_that_fails_to_open_refuses_the_reload(starved: Starved) -> None:
+    """And what was in use is still."""
+    starved.read = Loaded([job_of()], [LIFESPAN])
+    starved.read_up()
+    starved.loop.pass_time(1)
+    starved.opened(("jobs", ValueError("no")))
+    starved.loop.pass_time(1)
+    assert starved.told == ["config.invalid", "reload.refused"]
+    assert starved.used == []
+
+
+def test_a_stop_ends_a_reload_without_a_word(starved: Starved) -> None:
+    """What has been read meanwhile is not used, and nothing is said to wait for it."""
+    starved.reload.ask()
+    starved.runs = False
+    starved.begin_thread()
+    starved.loop.pass_time(100)
+    assert starved.used == []
+    assert starved.told == []
+
+
+def test_a_reload_that_takes_long_is_told_in_longer_and_longer_intervals(starved: Starved) -> None:
+    """Of a thread that has begun."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def read() -> reload.Read:
+        begun.set()
+        assert go_on.wait(20)
+        return cast(Settings, None), Loaded([], [])
+
+    starved.reload._read = read
+    starved.reload.ask()
+    thread = threading.Thread(target=starved.works.pop())
+    thread.start()
+    assert begun.wait(20)
+    starved.loop.pass_time(36)
+    go_on.set()
+    thread.join()
+    starved.loop.pass_time(100)
+    assert [line.fields.get("waited_s") for line in starved.to.lines] == [5, 10, 20, None]
+    assert starved.told[-1] == "daemon.reloaded"
+    assert any(each.endswith(".read") for each in starved.to.lines[0].fields["stack"])
 
 
 def test_handing_over_is_tried_until_there_is_memory(starved: Starved, monkeypatch: pytest.MonkeyPatch) -> None:

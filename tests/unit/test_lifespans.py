@@ -1,0 +1,127 @@
+"""Lifespans whose ends and beginnings the control plane sees to again where memory was lacking for it."""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import pytest
+
+from jobd.lifespans import Lifespans
+from jobd.plane import JobPlane
+
+from .virtual import Log, VirtualLoop
+
+
+class Declared(NamedTuple):
+    """A lifespan as the loader finds it."""
+
+    module: str
+    function: object
+
+
+class Shared:
+    """Lifespans on one virtual loop, and what has become of them."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop = loop
+        self.to = Log(loop)
+        self.plane = JobPlane(loop)
+        self.lifespans = Lifespans(self.plane, loop, self.to)
+        self.lifespans.on_change = self._changed
+        self.happened: list[object] = []
+        self.lacks = 0
+
+    async def resource(self) -> AsyncIterator[None]:
+        """Say when it is opened, and when closed."""
+        self.happened.append("opened")
+        yield
+        self.happened.append("closed")
+
+    async def broken(self) -> AsyncIterator[None]:
+        """Fail when it is closed."""
+        yield
+        raise ValueError("no")
+
+    def told(self, fault: object) -> None:
+        """As who has had them opened."""
+        if self.lacks:
+            self.lacks -= 1
+            raise MemoryError
+        self.happened.append(("told", fault))
+
+    def _changed(self) -> None:
+        if self.lacks:
+            self.lacks -= 1
+            raise MemoryError
+        self.happened.append("changed")
+
+    def open(self, function: object) -> None:
+        """Have it opened."""
+        self.lifespans.open([Declared("jobs", function)], self.told)  # type: ignore[list-item]
+
+
+@pytest.fixture
+def shared(loop: VirtualLoop) -> Shared:
+    """On a loop that goes on after a lack of memory, as the control loop does."""
+    loop.set_exception_handler(lambda *_: None)
+    return Shared(loop)
+
+
+def test_it_is_told_once_that_they_are_open_and_once_that_they_have_closed(shared: Shared) -> None:
+    """However often somebody looks, and though the first attempts to tell have failed."""
+    shared.lacks = 1
+    shared.open(shared.resource)
+    shared.loop.pass_time(1)
+    assert shared.happened == ["opened"]
+    for _ in range(3):
+        shared.lifespans.resume()
+    assert shared.happened == ["opened", ("told", None)]
+    shared.lacks = 1
+    shared.lifespans.close()
+    shared.loop.pass_time(1)
+    for _ in range(3):
+        shared.lifespans.resume()
+    assert shared.happened[2:] == ["closed", "changed"]
+    assert shared.lifespans.closed
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_what_could_not_be_begun_is_not_there(shared: Shared, monkeypatch: pytest.MonkeyPatch, queued: bool) -> None:
+    """Whether or not the plane has got it before memory ran out; so who tries again opens it once."""
+    call = shared.plane.call
+
+    def lacking(*arguments: object) -> None:
+        if queued:
+            call(*arguments)  # type: ignore[arg-type]
+        raise MemoryError
+
+    with monkeypatch.context() as starved:
+        starved.setattr(shared.plane, "call", lacking)
+        with pytest.raises(MemoryError):
+            shared.open(shared.resource)
+    assert shared.lifespans.closed
+    shared.open(shared.resource)
+    shared.loop.pass_time(1)
+    assert shared.happened == ["opened", ("told", None)]
+    shared.lifespans.close()
+    shared.loop.pass_time(1)
+    assert shared.lifespans.closed
+
+
+def test_a_failure_on_closing_is_told_once(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the line could not be made at first."""
+    shared.open(shared.broken)
+    shared.loop.pass_time(1)
+    emit, fails = shared.to.emit, iter([True])
+
+    def fails_once(*arguments: object, **fields: object) -> None:
+        if next(fails, False):
+            raise MemoryError
+        emit(*arguments, **fields)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shared.to, "emit", fails_once)
+    shared.lifespans.close()
+    shared.loop.pass_time(1)
+    for _ in range(3):
+        shared.lifespans.resume()
+    assert [line.event for line in shared.to.lines] == ["lifespan.failed"]
+    assert shared.lifespans.closed
