@@ -1,5 +1,6 @@
 """Honest jobs that run beside hostile ones, and what must hold for them whatever those do."""
 
+import sys
 import textwrap
 from collections.abc import Mapping
 
@@ -15,6 +16,8 @@ def function_heart(): pass
 #: Where the hostile job holds the job plane, this one goes on.
 FUNCTION_HEART = "function_heart"
 ALL_HEARTS = ("coroutine_heart", FUNCTION_HEART)
+#: From Python 3.12 on, an audit hook that forbids everything forbids new threads.
+UNAUDITED_HEARTS = ALL_HEARTS if sys.version_info < (3, 12) else ("coroutine_heart",)
 #: For daemons whose stop has something to wait for.
 SHORT = {"JOBD_GRACE_PERIOD": "0.3", "JOBD_CANCEL_TIMEOUT": "0.5"}
 

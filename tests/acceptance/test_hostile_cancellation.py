@@ -1,5 +1,7 @@
 """Runs that do not want to end, in every form that asyncio and threads allow."""
 
+import sys
+
 import pytest
 
 from .conftest import Launcher
@@ -132,8 +134,6 @@ HANGING = {
     "runs a loop of its own that swallows": "asyncio.run(stubborn())",
     "leaves a loop of its own that swallows": "asyncio.run(asyncio.wait_for(stubborn(), 0.1))",
     "runs a loop of its own for ever": "asyncio.new_event_loop().run_forever()",
-    "waits for the main thread": "threading.main_thread().join()",
-    "ends the interpreter": "threading._shutdown()",
     "waits for signals": "while True: signal.sigwait({signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})",
     "waits for children that are not there": """
 while True:
@@ -149,6 +149,10 @@ for _ in range(20): threading.Thread(target=time.sleep, args=(60,), daemon=False
 threading.Event().wait()
 """,
 }
+#: From Python 3.13 on, these come to their end at once.
+if sys.version_info < (3, 13):
+    HANGING["waits for the main thread"] = "threading.main_thread().join()"
+    HANGING["ends the interpreter"] = "threading._shutdown()"
 
 
 def test_coroutines_that_refuse_to_end_are_abandoned_and_named(launch: Launcher) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from .conftest import Launcher
-from .hostile import HEARTS, SHORT, assert_unharmed, jobs_of
+from .hostile import ALL_HEARTS, HEARTS, SHORT, UNAUDITED_HEARTS, assert_unharmed, jobs_of
 
 #: Attacks that can be made one beside the other in one process; each job comes to its end.
 TOGETHER: dict[str, dict[str, str]] = {
@@ -117,7 +117,7 @@ def children():
 """
     daemon = launch(children + jobs_of("def", {"job": attack}), beside=HEARTS)
     daemon.wait_for("run.finished", job="job")
-    assert_unharmed(daemon)
+    assert_unharmed(daemon, hearts=UNAUDITED_HEARTS if "audit" in attack else ALL_HEARTS)
 
 
 def test_an_audit_hook_does_not_keep_a_stubborn_run_from_its_end(launch: Launcher) -> None:
@@ -135,7 +135,7 @@ def test_an_audit_hook_does_not_keep_a_stubborn_run_from_its_end(launch: Launche
         env=SHORT,
     )
     daemon.wait_for("forbidden")
-    assert_unharmed(daemon, code=3)
+    assert_unharmed(daemon, code=3, hearts=UNAUDITED_HEARTS)
     assert daemon.outcomes("job") == ["abandoned"]
 
 
