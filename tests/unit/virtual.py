@@ -48,6 +48,9 @@ class Log(log.Log):
     def mend(self) -> None:
         """No job can reach it."""
 
+    def use(self, level: str) -> None:
+        """Everything is remembered, whatever its level."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop
         self.lines: list[Line] = []
