@@ -56,9 +56,7 @@ class Flight:
             return []
         if not isinstance(body, asyncio.Task):
             return body.place()
-        if asyncio.current_task(self._plane.loop) is body and self._plane.ident is not None:
-            return stacks.of_thread(self._plane.ident, invoke.FRAMES)
-        return stacks.of_task(body, invoke.FRAMES)
+        return stacks.of_task(body, invoke.FRAMES, self._plane.ident)
 
     def holder(self) -> Run | None:
         """The run on whose behalf the job plane is executing something at this moment, if one can be named."""

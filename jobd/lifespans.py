@@ -96,7 +96,7 @@ class Lifespans:
     def abandon(self) -> None:
         """Tell of those that have not closed."""
         for life in self._lives:
-            self._log.emit(events.LIFESPAN_ABANDONED, stack=life.stack())
+            self._log.emit(events.LIFESPAN_ABANDONED, stack=life.stack(self._plane.ident))
 
     def _tell(self) -> None:
         """On the job plane: something has become of one of them."""
@@ -161,9 +161,9 @@ class _Life:
             self._asked = True
             plane.call(lambda _: self._close(cancel), [[None]])
 
-    def stack(self) -> list[str]:
-        """Where the task stands."""
-        return stacks.of_task(self._task, FRAMES) if self._task is not None else []
+    def stack(self, ident: int | None) -> list[str]:
+        """Where the task stands; `ident` is the plane's thread."""
+        return stacks.of_task(self._task, FRAMES, ident) if self._task is not None else []
 
     def _start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
         if self.dropped:

@@ -18,6 +18,9 @@ from jobd import garbage
 #: Frames shown at most; the outermost are left out.
 MOST = 30
 
+#: How often to look at a task that can be seen neither at rest nor in a step.
+_TRIES = 10
+
 #: Where each kind of coroutine keeps its frame and what it waits for. Other awaitables are not asked: they may be of a
 #: job's making and answer with anything.
 _PARTS: dict[type, tuple[str, str]] = {
@@ -27,11 +30,20 @@ _PARTS: dict[type, tuple[str, str]] = {
 }
 
 
-def of_task(task: asyncio.Task[Any], skip: frozenset[CodeType]) -> list[str]:
-    """Where a suspended task stands: the chain of coroutines that wait for one another, outermost first.
+def of_task(task: asyncio.Task[Any], skip: frozenset[CodeType], ident: int | None) -> list[str]:
+    """Where a task stands, outermost first; empty where it has not begun, or has ended.
 
-    `skip` names our own code, which is of no interest to whoever looks for the fault.
+    `skip` names our own code, which is of no interest to whoever looks for the fault. `ident` is the thread that may be
+    executing the task at this moment.
     """
+    for _ in range(_TRIES):  # RACE: it may begin or end a step between two looks
+        if stack := _of_suspended(task, skip) or _of_executed(task, skip, ident):
+            return stack
+    return []
+
+
+def _of_suspended(task: asyncio.Task[Any], skip: frozenset[CodeType]) -> list[str]:
+    """The chain of coroutines that wait for one another; our own at most while the task is being executed."""
     stack: list[str] = []
     awaited: Any = task.get_coro()
     seen: list[object] = [task, awaited]
@@ -42,6 +54,20 @@ def of_task(task: asyncio.Task[Any], skip: frozenset[CodeType]) -> list[str]:
             stack.append(_place(frame.f_code, frame.f_lineno))
     garbage.drop(seen)
     return stack[-MOST:]
+
+
+def _of_executed(task: asyncio.Task[Any], skip: frozenset[CodeType], ident: int | None) -> list[str]:
+    """What the thread stands in, if that is a step of the task."""
+    frames = of_all_threads()
+    bottom, frame = getattr(task.get_coro(), "cr_frame", None), frames.get(ident or 0)
+    seen: list[object] = [frames, bottom]
+    while frame is not None and frame is not bottom:
+        seen.append(frame)
+        frame = frame.f_back
+    is_executed = frame is not None
+    stack = of_thread(ident, skip, frames) if is_executed else []
+    garbage.drop([*seen, frame])
+    return stack
 
 
 def of_thread(ident: int | None, skip: frozenset[CodeType], frames: dict[int, FrameType] | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Generator
 from typing import Any
 
@@ -44,7 +45,7 @@ def suspended(loop: VirtualLoop, coroutine: Any) -> asyncio.Task[Any]:
 
 def test_a_task_stands_in_the_chain_of_what_it_awaits(loop: VirtualLoop) -> None:
     """Outermost first, each with file and line."""
-    stack = stacks.of_task(suspended(loop, outer()), NO_CODE)
+    stack = stacks.of_task(suspended(loop, outer()), NO_CODE, None)
     assert names(stack)[:3] == ["outer", "middle", "inner"]
     line = inner.__code__.co_firstlineno + 2
     assert stack[2] == f"{__file__}:{line} in inner"
@@ -52,7 +53,7 @@ def test_a_task_stands_in_the_chain_of_what_it_awaits(loop: VirtualLoop) -> None
 
 def test_code_of_ours_is_left_out(loop: VirtualLoop) -> None:
     """Frames of no interest are skipped, those within them are not."""
-    stack = stacks.of_task(suspended(loop, outer()), frozenset({outer.__code__, inner.__code__}))
+    stack = stacks.of_task(suspended(loop, outer()), frozenset({outer.__code__, inner.__code__}), None)
     assert names(stack)[:1] == ["middle"]
     assert "inner" not in names(stack)
 
@@ -75,9 +76,9 @@ def test_generators_and_async_generators_are_followed(loop: VirtualLoop) -> None
         async for _ in ticking():
             pass
 
-    assert names(stacks.of_task(suspended(loop, through()), NO_CODE))[0].endswith("through")
-    assert "Awaitable.__await__" in names(stacks.of_task(suspended(loop, through()), NO_CODE))[1]
-    assert names(stacks.of_task(suspended(loop, looping()), NO_CODE))[0].endswith("looping")
+    assert names(stacks.of_task(suspended(loop, through()), NO_CODE, None))[0].endswith("through")
+    assert "Awaitable.__await__" in names(stacks.of_task(suspended(loop, through()), NO_CODE, None))[1]
+    assert names(stacks.of_task(suspended(loop, looping()), NO_CODE, None))[0].endswith("looping")
 
 
 def test_a_task_that_is_done_stands_nowhere(loop: VirtualLoop) -> None:
@@ -85,7 +86,7 @@ def test_a_task_that_is_done_stands_nowhere(loop: VirtualLoop) -> None:
     task = loop.create_task(outer())
     loop.run_out()
     assert task.done()
-    assert stacks.of_task(task, NO_CODE) == []
+    assert stacks.of_task(task, NO_CODE, None) == []
 
 
 def test_a_deep_chain_is_cut_at_the_outer_end(loop: VirtualLoop) -> None:
@@ -94,7 +95,7 @@ def test_a_deep_chain_is_cut_at_the_outer_end(loop: VirtualLoop) -> None:
     async def deeper(levels: int) -> None:
         await (deeper(levels - 1) if levels else inner())
 
-    stack = stacks.of_task(suspended(loop, deeper(100)), NO_CODE)
+    stack = stacks.of_task(suspended(loop, deeper(100)), NO_CODE, None)
     assert len(stack) == stacks.MOST
     assert "inner" in names(stack)[-2:]
 
@@ -139,3 +140,49 @@ def test_a_deep_stack_of_a_thread_is_cut_at_the_outer_end() -> None:
     stack = deeper(100)
     assert len(stack) == stacks.MOST
     assert names(stack)[-1] == "of_all_threads"
+
+
+async def wrapper() -> None:
+    """As the code of ours around a job's."""
+    await spins()
+
+
+async def spins() -> None:
+    """Is now in a step, and now between two."""
+    while True:
+        for _ in range(100):
+            pass
+        await asyncio.sleep(0)
+
+
+def test_a_task_that_spins_is_seen_in_a_step_or_between_two() -> None:
+    """However it is met: its own line is always there, though nothing of ours is."""
+    made: list[asyncio.Task[None]] = []
+
+    async def main() -> None:
+        made.append(asyncio.create_task(wrapper()))
+        begun.set()
+        await asyncio.wait(made)
+
+    begun = threading.Event()
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    assert begun.wait(LIMIT_S)
+    (task,) = made
+    skip, seen = frozenset({wrapper.__code__}), [0, 0]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # now and then in the middle of a look
+    try:
+        while task.get_coro().cr_await is None and not task.get_coro().cr_running:  # type: ignore[union-attr]
+            pass  # it is about to begin
+        end = time.monotonic() + LIMIT_S
+        while (sum(seen) < 500 or not all(seen)) and time.monotonic() < end:
+            stack = names(stacks.of_task(task, skip, thread.ident))
+            assert "spins" in stack, stack
+            assert "wrapper" not in stack
+            seen["_run_once" in " ".join(stack)] += 1
+    finally:
+        sys.setswitchinterval(interval)
+        task.get_loop().call_soon_threadsafe(task.cancel)
+        thread.join(LIMIT_S)
+    assert all(seen), seen
