@@ -71,6 +71,9 @@ class Admission:
             return
         run = self.offered.get(job.name) or self._admit(row, batch)
         if run is not None:
+            if row.first > run.tick + 1:  # those in between have been missed, and it is for none of them
+                self.skip(job, run.first_tick, run.tick, "missed")
+                run.first_tick = row.first
             run.tick, run.due, run.scheduled_ns, run.put_off_s = row.last, row.due, row.scheduled_ns, row.put_off_s
 
     def _admit(self, row: Due, batch: list[Run]) -> Run | None:

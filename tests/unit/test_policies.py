@@ -325,6 +325,20 @@ def test_skip_looks_again_when_the_plane_is_free(loop: VirtualLoop, to: Log) -> 
     assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [1]
 
 
+def test_each_tick_is_told_once_where_some_were_missed_while_a_run_waited(loop: VirtualLoop, to: Log) -> None:
+    """The process was suspended, say, and the plane was held before and after."""
+    runner = Runner(loop, JobPlane(loop), to)
+    skipping = job(missed="skip")
+    for first, last in [(0, 0), (1, 1), (2, 5), (6, 6), (7, 9), (10, 10), (11, 11)]:
+        runner.offer([row(skipping, first, last)])
+    assert runner.busy
+    loop.settle()
+    told = [fields["tick"] for fields in to.of(events.RUN_STARTED)]
+    for fields in to.of(events.TICK_SKIPPED):
+        told += range(fields["tick"], fields["tick"] + fields["count"])
+    assert sorted(told) == list(range(12))
+
+
 def test_all_starts_a_run_for_each_missed_tick() -> None:
     """The newest thousand of them; the spawner makes a row of each."""
     from jobd.line import LATE_RUNS, line_of
