@@ -76,7 +76,7 @@ class Daemon:
         self._loop = ControlLoop(_selector())
         self._loop.set_debug(False)  # PYTHONDEVMODE is for the jobs' loop; here it would take time from every tick
         self._plane = JobPlane()
-        self._runner = runner.Runner(self._loop, self._plane, to, name=fences.guard.name)
+        self._runner = runner.Runner(self._loop, self._plane, to, name=fences.guard.daemon_name)
         self._runner.set_limits(settings.max_running, settings.cancel_timeout)
         self._spawner = spawner.Spawner(self._loop, clock.Clock(), self._offer, self._tell_step)
         self._lifespans = lifespans.Lifespans(self._plane, self._loop, to)

@@ -41,8 +41,8 @@ class Guard:
 
     def __init__(self, bound_s: float, last_words: LastWords) -> None:
         """Post it: the daemon may live for `bound_s` after a stop signal. For a process with one thread."""
-        #: The daemon's, by which its runs are known when it has gone.
-        self.name = kin.new_name()
+        #: What the ids of the daemon's runs begin with: by that they are known when it has gone.
+        self.daemon_name = kin.new_name()
         self._bound_s = bound_s
         self._family = Family(os.getpid())
         self._noted = False
@@ -54,7 +54,7 @@ class Guard:
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handle = children.handle_of(os.getpid())
         shared = self._unread_since, self._braced
-        watch = sentry.Sentry(line, handle, bound_s, self._family, kin.Orphans(self.name), *shared, last_words)
+        watch = sentry.Sentry(line, handle, bound_s, self._family, kin.Orphans(self.daemon_name), *shared, last_words)
         _fork_twice(watch.stand)
         line.close()
         if handle is not None:

@@ -132,8 +132,9 @@ class _Life:
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._asked = False
-        #: Whether somebody else has it opened instead; whether they have opened, and whether the task has ended.
+        #: Whether handing it to the plane has failed; if it has got there all the same, it is to be left alone.
         self.dropped = False
+        #: Whether they have opened, once; and whether the task has ended.
         self.has_opened = False
         self.has_ended = False
         #: Whether anybody has been told that they have opened, or not.

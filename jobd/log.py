@@ -44,21 +44,22 @@ class Log:
         self._sink = Sink(1, self._dropped_line)
         self._output: output.Output | None = None
         self._jobs = JobLines(level, self._render, self.forward)
-        #: The least level that is logged.
-        self.level = ""
-        self.use(level)
+        self._tell_from(level)
 
     def use(self, level: str) -> None:
         """From here on log lines of `level` and above; whoever has a teller is to ask for it again."""
-        if level == self.level:
-            return
+        if level != self.level:
+            self._jobs.use(level)
+            self._tell_from(level)
+
+    def _tell_from(self, level: str) -> None:
         self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
         self._told = {name for name, number in LEVELS.items() if number >= LEVELS[level]}
         self._own = self._logger(self._sink.write, self._render)
         self._queued = self._logger(self._sink.put, self._render)
         self._brief = self._logger(self._sink.put, render.brief if self.layout == "json" else self._render)
         self._spare = self._logger(self.forward, self._render)
-        self._jobs.use(level)
+        #: The least level that is logged.
         self.level = level  # at last: where memory is lacking above, all of it is done again
 
     def divert(self, pipes: output.Pipes) -> None:

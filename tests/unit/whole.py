@@ -64,7 +64,7 @@ class Fences:
         self.armed: list[float] = []
         self.guard = mock.Mock()
         self.guard.end.return_value = []  # no job has left a child
-        self.guard.name = "whole"
+        self.guard.daemon_name = "whole"
 
     def unread_s(self) -> float:
         return 0.0
