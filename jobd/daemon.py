@@ -111,6 +111,7 @@ class Daemon:
         self._ignored: Counter[int] = Counter()
         self._agenda = Agenda(self._loop)
         self._heard: list[int] = []
+        self._heard_at = 0.0
         self._reserve = starvation.Reserve()
         self._serving = False
         self._taking_up = (
@@ -272,7 +273,8 @@ class Daemon:
 
     def _listen(self) -> None:
         self._fences.guard.brace()
-        if not self._heard:
+        if not self._heard:  # else these are still to be obeyed, because memory was lacking
+            self._heard_at = self._loop.time()
             self._heard = signals.take()
         while self._heard:
             signum = self._heard[0]
@@ -286,7 +288,7 @@ class Daemon:
         if signum in signals.handlers:
             self._handle_soon(signum)
         elif signum in signals.STOP or (signum == signal.SIGHUP and self._on_terminal):
-            self._stop.signalled(signal.Signals(signum))
+            self._stop.signalled(signal.Signals(signum), self._heard_at)
         elif signum == signal.SIGHUP:
             self._read_again()
         elif signum == signal.SIGUSR1:

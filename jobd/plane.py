@@ -34,7 +34,7 @@ STARVED_S = 0.02
 class EventLoop(asyncio.SelectorEventLoop):
     """The loop of either plane; what a job does to the module `time` does not change what time it is here."""
 
-    time = Real.monotonic
+    time = staticmethod(Real.monotonic)
 
     def call_soon(
         self, callback: Callable[[*_Ts], object], *args: *_Ts, context: contextvars.Context | None = None

@@ -203,8 +203,8 @@ class Requests:
     def __init__(self) -> None:
         self._last = -ONE_REQUEST_S
 
-    def is_new(self, now: float) -> bool:
-        """Whether a stop signal at the monotonic instant `now` is a request of its own."""
-        new = now - self._last >= ONE_REQUEST_S
-        self._last = now
+    def is_new(self, heard_at: float) -> bool:
+        """Whether a stop signal that was heard at this monotonic instant is a request of its own."""
+        new = heard_at - self._last >= ONE_REQUEST_S
+        self._last = heard_at
         return new

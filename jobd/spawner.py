@@ -49,7 +49,7 @@ class Spawner:
     ) -> None:
         """Offer rows of due ticks by calling `offer` on `loop`, and `tell_step` by how much the wall clock was set.
 
-        Where `offer` raises, it has removed from the list what it has taken.
+        `offer` removes from the list what it takes; what it leaves there, `stop` returns.
         """
         self._loop = loop
         self._wall = wall
@@ -128,7 +128,7 @@ class Spawner:
         self._take_due(most)
         if self._rows:
             self._offer_rows()
-        if not self._lines:
+        if self._rows or not self._lines:  # nobody takes any more, or there are no more
             return
         wait_s = self._lines[0][0] - self._loop.time()
         if wait_s <= 0:
@@ -161,7 +161,6 @@ class Spawner:
         self._offering = True
         try:
             self._offer(self._rows)
-            self._rows.clear()
         finally:
             self._offering = False
 

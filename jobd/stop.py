@@ -213,9 +213,9 @@ class StopSequence:
         self._verdict = ExitCode.CONFIG
         self._move(Cause.REFUSED)
 
-    def signalled(self, signum: signal.Signals) -> None:
-        """A stop signal has come."""
-        if self._requests.is_new(self._loop.time()):
+    def signalled(self, signum: signal.Signals, heard_at: float) -> None:
+        """A stop signal has come; told again, with the same instant, it is the same request."""
+        if self._requests.is_new(heard_at):
             self._signal = signum
             self._signalled = True
             self._settle()

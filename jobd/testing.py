@@ -163,7 +163,7 @@ class _Play:
         self._stop.ready()
         self._spawner.start(played)
         for at in stops:
-            self._loop.call_at(at, self._stop.signalled, signal.SIGTERM)
+            self._loop.call_at(at, self._stop.signalled, signal.SIGTERM, at)
 
     def _leave(self, code: ExitCode) -> None:
         if self.story.exit_code is None:

@@ -33,6 +33,7 @@ class Offers:
         self.batches.append(len(rows))
         self.rows += rows
         self.at += [self.loop.time()] * len(rows)
+        rows.clear()
 
     def of(self, job: Job) -> list[tuple[int, int]]:
         """The first and the last tick of each row of the job."""
@@ -159,6 +160,7 @@ def test_stop_from_within_an_offer_is_the_end(loop: VirtualLoop) -> None:
 
     def take(rows: list[Due]) -> None:
         taken.extend(rows)
+        rows.clear()
         assert stopping.stop() == []
 
     stopping = Spawner(loop, Wall(), take)

@@ -4,10 +4,13 @@ import asyncio
 import dataclasses
 import dis
 import errno
+import random
 import signal
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import count, takewhile
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -22,6 +25,7 @@ from jobd.notify import Notifier
 from jobd.plane import ControlLoop, JobPlane
 from jobd.policy import Missed, Overlap, Policies
 from jobd.runner import Runner
+from jobd.schedule import Every
 from jobd.settings import DEFAULTS
 from jobd.spawner import Spawner
 from jobd.states import State
@@ -55,18 +59,31 @@ class Loop(VirtualLoop):
 
 
 class Failing:
-    """Lets the n-th call that jobd's code makes fail for want of memory, before it has done anything."""
+    """Lets the n-th call that jobd's code makes fail for want of memory, before it has done anything.
 
-    def __init__(self, at: int, times: int = 1) -> None:
+    Or so many calls from that on; or of these, as many as `chance` will have it.
+    """
+
+    def __init__(self, at: int, times: int = 1, chance: float = 1.0) -> None:
         self.at = at
         self.calls = 0
         self.times = times
+        self._fails = partial(_with_chance, random.Random(at), chance)
         # Kept, because CPython may call it once more after it has let go of it, which it does when it has raised.
         self._hook = self._called
 
     def begin(self) -> None:
         """From here on, in this thread; anew after each failure, because Python ends it then."""
         sys.setprofile(self._hook)
+
+    def beginning(self, work: Callable[[], None]) -> Callable[[], None]:
+        """The same work, and what is done in it may fail, whatever has failed before."""
+
+        def begun() -> None:
+            self.begin()
+            work()
+
+        return begun
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "c_call":
@@ -78,8 +95,12 @@ class Failing:
         if not caller.f_code.co_filename.startswith(JOBD) or name in LET_GO:
             return
         self.calls += 1
-        if self.at <= self.calls < self.at + self.times:
+        if self.at <= self.calls < self.at + self.times and self._fails():
             raise MemoryError
+
+
+def _with_chance(source: random.Random, chance: float) -> bool:
+    return source.random() < chance
 
 
 class NoFence:
@@ -100,8 +121,12 @@ class NoCollector:
 class Parts:
     """The parts of a daemon, put together on one virtual loop."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, lasting_s: Iterable[float] = ()) -> None:
+        """Each lack in turn lasts so long, before all is taken up again; those that follow last no time."""
         self.loop = loop
+        self._lasting_s = iter(lasting_s)
+        self.stopped_spawning = 0.0
+        self.calls_before_stop = 0
         self.to = Log(loop)
         self.left: list[tuple[float, ExitCode]] = []
         plane = JobPlane(loop)
@@ -116,16 +141,22 @@ class Parts:
             to=self.to,
             notifier=notifier,
             fence=NoFence(),
-            stop_spawning=lambda: self.runner.skip(self.spawner.stop()),
+            stop_spawning=self._stop_spawning,
             leave=lambda code: self.left.append((loop.time(), code)),
         )
         self.runner.on_change = self.stop.runs_changed
         self.signalled = False
+        self.heard_at = 0.0
         self._resuming = (self._listen, self.stop.resume, self.runner.resume, self.spawner.resume, self.watch.resume)
 
     def _offer(self, rows: list[Any]) -> None:
         self.runner.offer(rows)
         self.watch.runs_changed()
+
+    def _stop_spawning(self) -> None:
+        rows = self.spawner.stop()
+        self.stopped_spawning = self.stopped_spawning or self.loop.time()
+        self.runner.skip(rows)
 
     def run_until(self, instant: float, failing: Failing) -> None:
         """Turn the loop as the daemon does; first of all it hears a signal that has come."""
@@ -134,18 +165,19 @@ class Parts:
             try:
                 failing.begin()
                 if starved:
-                    starvation.do_all(self._resuming)
+                    starvation.do_all(failing.beginning(work) for work in self._resuming)
                 starved = False
                 self.loop.run_until(instant)
                 return
             except MemoryError:
                 starved = True
+                self.loop.stall(next(self._lasting_s, 0.0))
             finally:
                 sys.setprofile(None)
 
     def _listen(self) -> None:
         if self.signalled:
-            self.stop.signalled(signal.SIGTERM)
+            self.stop.signalled(signal.SIGTERM, self.heard_at)
         self.signalled = False
 
 
@@ -162,6 +194,11 @@ async def _short() -> None:
 
 def _jobs() -> list[Job]:
     return [job_of(name="quick", interval_s=1), job_of(_short, "short", 0.6), job_of(_stubborn, "stubborn", 5)]
+
+
+def _frequent_jobs() -> list[Job]:
+    """Jobs of which ticks come due in every moment."""
+    return [job_of(name="often", interval_s=0.1), job_of(_short, "short", 0.2), job_of(_stubborn, "stubborn", 1)]
 
 
 async def _failing() -> None:
@@ -183,15 +220,15 @@ def _policed(name: str, function: Callable[[], Any], interval_s: float, policies
     return dataclasses.replace(job_of(function, name, interval_s), policies=policies)
 
 
-def _life(failing: Failing, jobs: Callable[[], list[Job]] = _jobs) -> Parts:
+def _life(failing: Failing, jobs: Callable[[], list[Job]] = _jobs, lasting_s: Iterable[float] = ()) -> Parts:
     loop = Loop()
-    parts = Parts(loop)
+    parts = Parts(loop, lasting_s)
     try:
         parts.stop.ready()
         parts.spawner.start(jobs())
         parts.run_until(1.3, failing)
         loop.stall(1.9)  # so that there are rows of missed ticks, and some that are due when the stop comes
-        parts.signalled = True
+        parts.signalled, parts.heard_at, parts.calls_before_stop = True, loop.time(), failing.calls
         parts.run_until(30, failing)
     finally:
         loop.pass_time(100)
@@ -206,12 +243,12 @@ def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "_set_switch_interval", lambda interval: None)
 
 
-def _faults(parts: Parts, expected: dict[str, list[int]] = EXPECTED_TICKS) -> list[str]:
-    """What is wrong with the life that these parts have led."""
+def _faults(parts: Parts, expected: dict[str, list[int]] = EXPECTED_TICKS, late_s: float = 0.0) -> list[str]:
+    """What is wrong with the life that these parts have led; a lack may have made its stop `late_s` late."""
     started = Counter(fields["run_id"] for fields in parts.to.of(events.RUN_STARTED))
     finished = Counter(fields["run_id"] for fields in parts.to.of(events.RUN_FINISHED))
     names = parts.to.names
-    latest = 3.2 + GRACE_S + CANCEL_S + 0.5
+    latest = 3.2 + GRACE_S + CANCEL_S + 0.5 + late_s
     wrong = {
         f"starts {started}, ends {finished}": started != finished or set(started.values()) != {1},
         f"ticks {_ticks(parts)}": _ticks(parts) != expected,
@@ -221,6 +258,13 @@ def _faults(parts: Parts, expected: dict[str, list[int]] = EXPECTED_TICKS) -> li
         f"stands in {parts.stop.state}": parts.stop.state is not State.STOPPED,
     }
     return [what for what, is_wrong in wrong.items() if is_wrong]
+
+
+def _ticks_until(instant: float, job: Job) -> Iterator[int]:
+    """The numbers of the ticks that are due by then."""
+    schedule = job.schedule
+    assert isinstance(schedule, Every)
+    return takewhile(lambda tick: schedule.due(tick, 0.0) <= instant, count())
 
 
 def _ticks(parts: Parts) -> dict[str, list[int]]:
@@ -253,6 +297,21 @@ def test_memory_may_run_out_at_any_point(times: int, share: int) -> None:
     points = range(1 + share, measure.calls + 1, SHARES if times == 1 else 3 * SHARES)
     wrong = {at: faults for at in points if (faults := _faults(_life(Failing(at, times))))}
     assert not wrong, f"{len(wrong)} of {len(points)}: {dict(list(wrong.items())[:5])}"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that were half made
+@pytest.mark.parametrize("share", range(SHARES))
+def test_ticks_come_due_while_there_is_no_memory(share: int) -> None:
+    """When a stop begins, one call in seven fails for a while, and ticks come due after each: none is lost."""
+    lasting_s = [0.3] * 6
+    begins = _life(Failing(at=sys.maxsize), _frequent_jobs).calls_before_stop
+    wrong = {}
+    for at in range(begins + 1 + share, begins + 400, SHARES):
+        parts = _life(Failing(at, 80, chance=1 / 7), _frequent_jobs, lasting_s)
+        due = {job.name: list(_ticks_until(parts.stopped_spawning, job)) for job in _frequent_jobs()}
+        if faults := _faults(parts, due, late_s=sum(lasting_s)):
+            wrong[at] = faults
+    assert not wrong, f"{len(wrong)}: {dict(list(wrong.items())[:5])}"
 
 
 def test_nothing_is_wrong_with_policies_where_memory_suffices() -> None:

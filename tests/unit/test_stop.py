@@ -147,10 +147,14 @@ class Stop:
     def _leave(self, code: ExitCode) -> None:
         self.left.append((self.loop.time(), code))
 
+    def hear(self, number: signal.Signals) -> None:
+        """A stop signal comes now."""
+        self.sequence.signalled(number, self.loop.time())
+
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """A stop signal comes, well after the last one."""
         self.loop.pass_time(APART_S)
-        self.sequence.signalled(number)
+        self.hear(number)
 
 
 @pytest.fixture
@@ -363,7 +367,7 @@ def test_signals_close_together_are_one_request(loop: VirtualLoop, stop: Stop) -
     stop.signal()
     for _ in range(20):
         loop.pass_time(signals.ONE_REQUEST_S - 0.01)
-        stop.sequence.signalled(signal.SIGINT)
+        stop.hear(signal.SIGINT)
     assert stop.state is State.DRAINING
     assert [f["signal"] for f in stop.to.of(events.SHUTDOWN_REQUESTED)] == ["SIGTERM"]
 
@@ -372,8 +376,17 @@ def test_signals_a_quarter_of_a_second_apart_are_two(loop: VirtualLoop, stop: St
     """From that distance on each one counts."""
     stop.signal()
     loop.pass_time(signals.ONE_REQUEST_S)
-    stop.sequence.signalled(signal.SIGTERM)
+    stop.hear(signal.SIGTERM)
     assert stop.state is State.CANCELLING
+
+
+def test_a_signal_that_is_told_again_later_is_one_request(loop: VirtualLoop, stop: Stop) -> None:
+    """Where memory is lacking for long, one signal is told until all of it could be done."""
+    heard_at = loop.time()
+    for _ in range(3):
+        stop.sequence.signalled(signal.SIGTERM, heard_at)
+        loop.pass_time(2 * signals.ONE_REQUEST_S)
+    assert stop.state is State.DRAINING
 
 
 def test_without_a_grace_period_runs_are_cancelled_at_once(loop: VirtualLoop) -> None:
@@ -540,7 +553,7 @@ class AnyStop(RuleBasedStateMachine):
     @rule(number=st.sampled_from([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
     def is_signalled(self, number: signal.Signals) -> None:
         self._ask()
-        self.stop.sequence.signalled(number)
+        self.stop.hear(number)
 
     @precondition(in_life)
     @rule()
