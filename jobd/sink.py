@@ -48,7 +48,7 @@ FEW_LINES = 32
 #: How long to leave a full disk alone before trying again.
 RETRY_S = 0.25
 #: What is left to the daemon's own lines when those of jobs have had to be given up, and then to the last line.
-OWN_LINES_S = 0.2
+OWN_LINES_S = 0.35
 LAST_LINE_S = 0.1
 #: Longer than any line that `render` makes.
 CHILD_LINE_BYTES = 131_072
