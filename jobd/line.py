@@ -34,10 +34,12 @@ Look = tuple[Due | None, Any, float]
 class Line:
     """The ticks of one job."""
 
-    __slots__ = ("_salt", "_schedule", "job", "place")
+    __slots__ = ("_salt", "_schedule", "job", "order", "place")
 
     def __init__(self, job: Job) -> None:
         self.place: Any = None
+        #: Of lines that are due together, the one of the lowest order comes first.
+        self.order = 0
         self.take(job)
 
     def take(self, job: Job) -> None:
@@ -76,17 +78,48 @@ class Line:
         return chance * min(jitter_s, gap_s)
 
 
-class Steady(Line):
-    """Ticks at regular intervals from an anchor on the monotonic clock; the place is the number of the next tick."""
+class _Grid:
+    """Ticks at regular intervals from an anchor on the monotonic clock.
 
-    __slots__ = ("_anchor", "_wall")
+    It is shown from its anchor, in whole nanoseconds: as exact as it is. Jobs that are due together often share one; so
+    it keeps its last answer, and what their runs hold of that is shared, too.
+    """
+
+    __slots__ = ("_anchor_ns", "_kept", "_schedule", "_wall", "anchor")
+
+    def __init__(self, schedule: Every, anchor: float, wall: Clock) -> None:
+        self._schedule = schedule
+        self._wall = wall
+        self.anchor = anchor
+        self._anchor_ns = round(anchor * 1e9)
+        self._kept = -1, 0, (0.0, 0.0, 0)
+
+    def instants(self, tick: int) -> tuple[float, float, int]:
+        """When the tick and the one after it lie, and when the first of them does on the wall clock, in nanoseconds."""
+        kept, ahead_ns, instants = self._kept
+        if kept != tick or ahead_ns != self._wall.offset_ns:
+            instants = self._instants(tick, ahead_ns := self._wall.offset_ns)
+            self._kept = tick, ahead_ns, instants
+        return instants
+
+    def _instants(self, tick: int, ahead_ns: int) -> tuple[float, float, int]:
+        due, schedule = self._schedule.due, self._schedule
+        return due(tick, self.anchor), due(tick + 1, self.anchor), ahead_ns + self._anchor_ns + schedule.offset_ns(tick)
+
+
+_grid = lru_cache(64)(_Grid)
+
+
+class Steady(Line):
+    """Ticks on a grid; the place is the number of the next tick."""
+
+    __slots__ = ("_grid",)
 
     def __init__(self, job: Job, now: float, wall: Clock, tick: int = 0) -> None:
         """The tick of this number is due now."""
         super().__init__(job)
         self.place = tick
-        self._wall = wall
-        self._anchor = now - tick * self._schedule.interval_s
+        self._grid = _grid(self._schedule, now - tick * self._schedule.interval_s, wall)
 
     @property
     def tick(self) -> int:
@@ -100,41 +133,26 @@ class Steady(Line):
         return self._run_due(self.place)
 
     def _run_due(self, tick: int) -> float:
-        due: float = self._schedule.due(tick, self._anchor)
+        due: float = self._schedule.due(tick, self._grid.anchor)
         return due + self._put_off_s(tick, self._schedule.interval_s) if self._salt else due
 
     def look(self, now: float) -> Look:
         """What is due at `now`."""
         first = last = self.place
-        due, next_due, scheduled_ns = self._instants(first)
+        due, next_due, scheduled_ns = self._grid.instants(first)
         put_off_s = 0.0
         if self._salt or next_due <= now:
             last = self._last(first, now)
-            due, _, scheduled_ns = self._instants(last)
+            due, _, scheduled_ns = self._grid.instants(last)
             put_off_s = self._run_due(last) - due
             next_due = self._run_due(last + 1)
         return Due(self.job, first, last, due, scheduled_ns, put_off_s), last + 1, next_due
 
-    def _instants(self, tick: int) -> tuple[float, float, int]:
-        return _grid(tick, self._schedule.interval_s, self._anchor, self._wall.offset_ns)
-
     def _last(self, first: int, now: float) -> int:
-        last: int = self._schedule.latest(first, self._anchor, now)
+        last: int = self._schedule.latest(first, self._grid.anchor, now)
         if last > first and self._run_due(last) > now:  # put off
             last -= 1
         return max(first, last - LATE_RUNS + 1) if self.job.policies.missed is Missed.ALL else last
-
-
-@lru_cache(64)
-def _grid(tick: int, interval_s: float, anchor: float, offset_ns: int) -> tuple[float, float, int]:
-    """When the tick and the one after it lie, and when the first of them does on the wall clock, in nanoseconds.
-
-    The grid is shown from its anchor, in whole nanoseconds: as exact as it is. Jobs that are due together often have
-    the same one; what their runs hold of it is shared.
-    """
-    schedule = Every(interval_s)
-    scheduled_ns = offset_ns + round(anchor * 1e9) + schedule.offset_ns(tick)
-    return schedule.due(tick, anchor), schedule.due(tick + 1, anchor), scheduled_ns
 
 
 @dataclass(frozen=True, slots=True)

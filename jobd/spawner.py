@@ -1,16 +1,15 @@
 """From schedules to ticks: wakes up when a tick is due, and offers it.
 
-May import: job, line, clock, agenda. Runs on the control loop and on its time only, so a test can run
+May import: job, line, lineup, clock, agenda. Runs on the control loop and on its time only, so a test can run
 a day in a moment.
 
 After a stall it finds several ticks of one job due: it offers them as one row, and keeps the phase.
 
 Tricky: memory may run out anywhere in here, and no tick may be lost or offered twice for that. So a row that has been
-made stays in `_rows` until it has been taken, and a line moves on in the same step in which its row gets there.
+made stays in `_rows` until it has been taken.
 """
 
 import asyncio
-import heapq
 import math
 from collections.abc import Callable, Iterable
 
@@ -18,6 +17,7 @@ from jobd import clock
 from jobd.agenda import Agenda
 from jobd.job import Due, Job
 from jobd.line import Line, OnTheWall, line_of
+from jobd.lineup import Lineup
 
 #: Rows offered in one turn of the loop, so that the first of many jobs due together need not wait for the last.
 ROWS_PER_TURN = 64
@@ -31,10 +31,6 @@ EARLY = 0.002
 LONG_WAIT_S = 0.1
 #: Where nobody tells when the wall clock is set, it is looked at so often, if the ticks of any job lie on it.
 LOOK_AT_CLOCK_S = 10.0
-
-#: In the order of what is due next: its instant, the order of the jobs, and the job's line. A tuple, because the heap
-#: compares those without a call into Python.
-_Entry = tuple[float, int, Line]
 
 
 class Spawner:
@@ -55,8 +51,8 @@ class Spawner:
         self._wall = wall
         self._offer = offer
         self._tell_step = tell_step
-        self._lines: list[_Entry] = []
-        self._in_order = True
+        self._lines: list[Line] = []  # in the order of the jobs
+        self._lineup = Lineup(())
         self._rows: list[Due] = []
         self._offering = False
         self._agenda = Agenda(loop)
@@ -77,11 +73,11 @@ class Spawner:
         """
         self._take_due()
         now = self._loop.time()
-        lines = {line.job.name: line for _, _, line in self._lines}
+        lines = {line.job.name: line for line in self._lines}
         numbers = self._numbers | {name: line.tick for name, line in lines.items()}
         following = [self._line(job, lines.get(job.name), numbers, now) for job in jobs]
-        self._lines = [(line.due, order, line) for order, line in enumerate(following)]
-        self._numbers, self._in_order = numbers, False
+        self._lineup = Lineup(following)
+        self._lines, self._numbers = following, numbers
         self.on_wall = any(isinstance(line, OnTheWall) for line in following)
         self._agenda.after(0, "ticks", self._wake)
 
@@ -101,15 +97,14 @@ class Spawner:
         if not self._offering:
             self._put_off_no_more()
             self._take_due()
-        self._lines.clear()
+        self._lines, self._lineup = [], Lineup(())
         return [] if self._offering else self._rows
 
     def _put_off_no_more(self) -> None:
         """Have runs that jitter puts off due at once, where their tick has come."""
-        for _, _, line in self._lines:
+        for line in self._lines:
             line.put_off_no_more()
-        self._lines = [(line.due, order, line) for _, order, line in self._lines]
-        self._in_order = False
+        self._lineup = Lineup(self._lines)
 
     def look_at_clock(self) -> None:
         """Somebody has set the wall clock."""
@@ -130,7 +125,7 @@ class Spawner:
             self._offer_rows()
         if self._rows or not self._lines:  # nobody takes any more, or there are no more
             return
-        wait_s = self._lines[0][0] - self._loop.time()
+        wait_s = self._lineup.next_due - self._loop.time()
         if wait_s <= 0:
             self._agenda.after(pause_s, "ticks", self._go_on)
         else:
@@ -149,10 +144,9 @@ class Spawner:
         if not self._set_ns:
             return
         now = self._loop.time()
-        for _, _, line in self._lines:
+        for line in self._lines:
             line.place = line.clock_was_set(self._set_ns, now)
-        self._lines = [(line.due, order, line) for _, order, line in self._lines]
-        self._in_order = False
+        self._lineup = Lineup(self._lines)
         if abs(self._set_ns) > clock.STEP_NS:
             self._tell_step(self._set_ns / 1e9)
         self._set_ns = 0
@@ -165,17 +159,4 @@ class Spawner:
             self._offering = False
 
     def _take_due(self, most: float = math.inf) -> None:
-        now = self._loop.time()
-        lines, rows = self._lines, self._rows
-        if not self._in_order:
-            heapq.heapify(lines)
-        self._in_order = False  # until this has come to its end
-        while lines and lines[0][0] <= now and len(rows) < most:
-            _, order, line = lines[0]
-            row, place, due = line.look(now)
-            entry = (due, order, line)
-            if row is not None:
-                rows.append(row)
-            line.place, lines[0] = place, entry
-            heapq.heapreplace(lines, entry)
-        self._in_order = True
+        self._lineup.take_due(self._loop.time(), self._rows, most)
