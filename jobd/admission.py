@@ -12,6 +12,7 @@ How a job stands is known by its name, because a reload makes another job of it.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
 from jobd import events, log
 from jobd.job import Due, Job
@@ -175,5 +176,4 @@ def _is_missed(row: Due, now: float) -> bool:
 
 def _run_ids(daemon: str) -> Callable[[], str]:
     """Makes run ids: what tells this daemon from every other, and a number."""
-    numbers = iter(range(1, 2**63))
-    return lambda: f"{daemon}-{next(numbers)}"
+    return map(f"{daemon}-".__add__, map(str, count(1))).__next__

@@ -87,32 +87,49 @@ def _measured_ns() -> int:
     return ahead_ns
 
 
+_MILLISECOND_NS = 1_000_000
 #: To format them anew would take longer than all else that a stamp takes.
 _DIGITS = [f"{number:03}" for number in range(1000)]
+_LAST_DIGITS = [f"{digits}Z" for digits in _DIGITS]
 
 
 class _Stamps:
-    """Formats instants as RFC 3339; the part down to the second is kept from the last call, with when that begins."""
+    """Formats instants as RFC 3339; what they begin with is kept from the last call, with when that begins to be so."""
 
     _date = staticmethod(datetime.fromtimestamp)
     _time_ns = staticmethod(Real.time_ns)
 
     def __init__(self) -> None:
-        self._kept = (-_LONG_NS * _SECOND_NS, "")
+        self._second = self._millisecond = (-_LONG_NS * _SECOND_NS, "")
 
     def stamp(self, wall_ns: int | None = None) -> str:
         """RFC 3339, UTC, with microseconds and ``Z``: of an instant in nanoseconds since the epoch, or of now."""
         if wall_ns is None:
             wall_ns = self._time_ns()
-        begin_ns, prefix = self._kept
+        begin_ns, text = self._millisecond
         micros = (wall_ns - begin_ns) // 1000
-        if not 0 <= micros < 1_000_000:
-            seconds, rest_ns = divmod(wall_ns, _SECOND_NS)
-            # Not strftime: it imports a module, by whatever a job has made of importing.
-            prefix = self._date(seconds, UTC).isoformat()[:19] + "."
-            self._kept = (wall_ns - rest_ns, prefix)  # one assignment, because any thread may come by
-            micros = rest_ns // 1000
-        return f"{prefix}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
+        if not 0 <= micros < 1000:
+            text = self._down_to_milliseconds(wall_ns)
+            micros = wall_ns % _MILLISECOND_NS // 1000
+        return text + _LAST_DIGITS[micros]
+
+    # Each of these keeps its text in one assignment, because any thread may come by.
+
+    def _down_to_milliseconds(self, wall_ns: int) -> str:
+        begin_ns, text = self._second
+        millis = (wall_ns - begin_ns) // _MILLISECOND_NS
+        if not 0 <= millis < 1000:
+            text = self._down_to_seconds(wall_ns)
+            millis = wall_ns % _SECOND_NS // _MILLISECOND_NS
+        text += _DIGITS[millis]
+        self._millisecond = (wall_ns - wall_ns % _MILLISECOND_NS, text)
+        return text
+
+    def _down_to_seconds(self, wall_ns: int) -> str:
+        # Not strftime: it imports a module, by whatever a job has made of importing.
+        text = self._date(wall_ns // _SECOND_NS, UTC).isoformat()[:19] + "."
+        self._second = (wall_ns - wall_ns % _SECOND_NS, text)
+        return text
 
 
 #: The instant in nanoseconds since the epoch, as the log shows it. Ticks and lines keep a second each.
@@ -121,6 +138,10 @@ stamp: Callable[[int], str] = lru_cache(64)(_Stamps().stamp)  # many jobs may be
 now: Callable[[], str] = _Stamps().stamp
 
 
+#: What is added to so large a float is rounded to a whole number, which is still there when this is taken away again.
+_WHOLE = 1.5 * 2.0**52
+
+
 def seconds(duration: float) -> float:
-    """A duration as the log shows it, to the microsecond; `round` would take twice as long."""
-    return (duration * 1e6 + 0.5) // 1 / 1e6
+    """A duration as the log shows it, to the microsecond; `round` would take four times as long."""
+    return (duration * 1e6 + _WHOLE - _WHOLE) / 1e6

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
 
 from jobd import durations, policy, schedule
 from jobd.policy import PLAIN, Policies
@@ -79,7 +79,8 @@ class Job:
 NO_FUNCTION: Callable[[], Any] = _nothing
 
 
-class Due(NamedTuple):
+@dataclass(slots=True)
+class Due:
     """A row of ticks of one job that are due: one, or more if the earlier ones were missed."""
 
     job: Job

@@ -31,6 +31,7 @@ VALUES = 10_000
 ROOM_BYTES = 4_096
 ROOM_FACTOR = 24
 _ROOM = bytes(ROOM_BYTES + 1)
+_NEARLY_ALL = slice(ROOM_BYTES)
 #: The longest name of a job with which a line is still a brief one.
 NAME_CHARS = 100
 _CONTAINERS = frozenset({dict, list})
@@ -62,7 +63,7 @@ def brief(fields: dict[str, Any]) -> bytes:
     """The same for a job's name, and numbers, and texts of our own that are short: nothing has to be counted."""
     try:
         if len(fields["job"]) <= NAME_CHARS:
-            _ROOM[:ROOM_BYTES]  # made of what is there, because to make it of zeros takes longer
+            _ROOM[_NEARLY_ALL]  # made of what is there, because to make it of zeros takes longer
             data = _orjson(fields, option=_OPTIONS)
             if data.isascii() and _DEL not in data:
                 return data
