@@ -27,8 +27,9 @@ import stat
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import repeat
 from select import PIPE_BUF, POLLOUT, poll
 
 from jobd import descriptors
@@ -50,8 +51,12 @@ RETRY_S = 0.25
 #: What is left to the daemon's own lines when those of jobs have had to be given up, and then to the last line.
 OWN_LINES_S = 0.35
 LAST_LINE_S = 0.1
+#: Where there is little time at all, this part of it is the first of them, and half of that the second.
+OWN_PART = 0.6
 #: Longer than any line that `render` makes.
 CHILD_LINE_BYTES = 131_072
+_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_os_write = os.write  # ours, whatever a job puts into the module
 #: How long a forked child waits for its parent to take a line: a second, as `setsockopt(2)` has it.
 _SEND_TIMEOUT = struct.pack("ll", 1, 0)
 #: Errors after which nobody will read this descriptor again.
@@ -86,7 +91,7 @@ class Sink:
         self._held = False
         self._last: bytes | None = None
         #: From when on the lines of jobs are given up, and soon after that everything but the last line.
-        self._hurry_at = math.inf
+        self._hurry_at = self._last_at = math.inf
         self._sealed = False
         self._wake = Bell()
         self._thread = threading.Thread(target=self._wait_and_write, name="jobd log", daemon=True)
@@ -136,7 +141,9 @@ class Sink:
         own, and these in the end for the last one.
         """
         deadline = Real.monotonic() + timeout_s
-        self._hurry_at = deadline - OWN_LINES_S  # whoever has the lock then sheds: perhaps amid a long queue
+        own_lines_s = min(OWN_LINES_S, timeout_s * OWN_PART)
+        self._last_at = deadline - min(LAST_LINE_S, own_lines_s / 2)
+        self._hurry_at = deadline - own_lines_s  # whoever has the lock then sheds: perhaps amid a long queue
         if self._last is None:  # not the second try after a lack of memory
             self._last = line
             try:
@@ -184,13 +191,12 @@ class Sink:
                     continue  # RACE: appended by one who still saw us congested, and left it to us
                 return True
             try:
-                written = self._write(chunk)
+                self._sent = written = self._write(chunk)  # cut off the next time: now memory may be lacking for it
             except OSError as error:
                 return self._give_way(error)
             if written < len(chunk):
-                self._sent = written  # cut off the next time: now memory may be lacking for it
                 return self._fall_behind()
-            self._rest = b""
+            self._rest, self._sent = b"", 0
             if not (self._lines or self._congested):
                 return True
 
@@ -225,14 +231,12 @@ class Sink:
         if 0 < few <= FEW_LINES and self._last is None and not self._dropped:  # as nearly always
             rest = self._lines[0] if few == 1 else b"".join(list(self._lines)[:few])
             if few == 1 or len(rest) <= self._most:
-                self._rest = rest
-                for _ in range(few):
-                    self._lines.popleft()
+                self._hold(rest, repeat(None, few))
                 return rest
         if self._sealed:
             self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
         elif (now := Real.monotonic()) >= self._hurry_at:
-            self._give_up(0, spare_only=now < self._hurry_at + OWN_LINES_S - LAST_LINE_S)
+            self._give_up(0, spare_only=now < self._last_at)
         dropped = self._dropped
         lines = [self._dropped_line(dropped)] if dropped else []
         room = self._most - sum(map(len, lines))
@@ -243,12 +247,16 @@ class Sink:
             room -= len(lines[-1])
             taken += 1
             sealed = lines[-1] is self._last
-        self._rest = b"".join(lines)
-        self._dropped -= dropped
-        self._sealed = self._sealed or sealed
-        for _ in range(taken):
-            self._lines.popleft()
+        left, sealed = self._dropped - dropped, self._sealed or sealed
+        self._hold(b"".join(lines), repeat(None, taken))
+        self._dropped, self._sealed = left, sealed
         return self._rest
+
+    def _hold(self, rest: bytes, taken: Iterable[None]) -> None:
+        """Keep the chunk, and take the lines that are in it off the queue: from here on nothing takes memory."""
+        self._rest = rest
+        for _ in taken:
+            self._lines.popleft()
 
     def _shed(self, keep_bytes: int) -> None:
         """Give up lines until `keep_bytes` are left, but never the last line."""
@@ -340,21 +348,39 @@ def _open(fd: int) -> tuple[int, Callable[[bytes], int], int]:
     private = descriptors.private(fd)
     mode = os.fstat(private).st_mode
     if stat.S_ISSOCK(mode):
-        peer = socket.socket(fileno=private)
-        return private, lambda data: peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL), SOCKET_WRITE_BYTES
+        return private, partial(_send, socket.socket(fileno=private).send), SOCKET_WRITE_BYTES
     if stat.S_ISREG(mode):
-        return private, partial(os.write, private), WRITE_BYTES
+        return private, partial(_write, private), WRITE_BYTES
     own = descriptors.opened_anew(private)
     if own is None:
         return private, partial(_ask_and_write, private), PIPE_WRITE_BYTES
     os.close(private)
-    return own, partial(os.write, own), PIPE_WRITE_BYTES
+    return own, partial(_write, own), PIPE_WRITE_BYTES
+
+
+# Memory may be lacking for the number that the system's answer is; for nothing else, and before that all is out.
+
+
+def _write(fd: int, data: bytes) -> int:
+    size = len(data)
+    try:
+        return _os_write(fd, data)
+    except MemoryError:
+        return size
+
+
+def _send(send: Callable[[bytes, int], int], data: bytes) -> int:
+    size = len(data)
+    try:
+        return send(data, _SEND_FLAGS)
+    except MemoryError:
+        return size
 
 
 def _ask_and_write(fd: int, data: bytes) -> int:
     if not _writable(fd, 0):
         raise BlockingIOError(errno.EAGAIN, "the reader is behind")
-    return os.write(fd, data[:PIPE_WRITE_BYTES])
+    return _write(fd, data[:PIPE_WRITE_BYTES])
 
 
 def _writable(fd: int, timeout_s: float) -> bool:

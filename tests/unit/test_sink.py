@@ -225,6 +225,17 @@ def test_finish_takes_no_time_where_the_reader_listens(pipe: Pipe) -> None:
     assert pipe.drain() == line(0) + b"last\n"
 
 
+def test_little_time_is_time_for_the_lines_of_jobs_too(pipe: Pipe) -> None:
+    """Where the reader listens, nothing is given up only because a stop has spent its time otherwise."""
+    to = Sink(pipe.writing, dropped)
+    to.hold()
+    lines = [line(n) for n in range(20)]
+    for each in lines:
+        to.write(Spare(each))
+    assert to.finish(b"last\n", 0.3)
+    assert pipe.drain() == b"".join(lines) + b"last\n"
+
+
 def test_nothing_follows_the_last_line(pipe: Pipe) -> None:
     """Threads of jobs that go on writing while and after the last line is written write into the void."""
     to = Sink(pipe.writing, dropped)
@@ -516,3 +527,47 @@ assert data.splitlines().count(b"child's") == 1, data[-100:]
 def test_a_child_of_a_parent_whose_reader_is_behind_loses_nothing_and_tears_nothing() -> None:
     """Its lines go through the parent, because one of the parent's may be half out."""
     python(_FORK_BEHIND)
+
+
+@pytest.mark.parametrize("reader", ["os.pipe()", "ends()", "file()"], ids=["pipe", "socket", "file"])
+def test_memory_may_run_out_at_any_allocation(reader: str) -> None:
+    """Whichever allocation of CPython's fails, and the two after it: each line that was taken is out once, in order."""
+    pytest.importorskip("_testcapi", reason="this Python cannot be asked to have no memory")
+    wrong = python(f"""
+        import os, socket, tempfile
+        import _testcapi
+        from jobd.sink import Sink
+
+        def ends():
+            reading, writing = socket.socketpair()
+            return reading.detach(), writing.detach()
+
+        def file():
+            path = tempfile.NamedTemporaryFile().name
+            writing = os.open(path, os.O_CREAT | os.O_WRONLY)
+            return os.open(path, os.O_RDONLY), writing
+
+        lines = [b"%d %s\\n" % (number, b"." * 300) for number in range(12)]
+
+        def written(first, count):
+            reading, writing = {reader}
+            to = Sink(writing, lambda count: b"dropped\\n")
+            numbers = iter(range(len(lines)))
+            number = next(numbers)
+            _testcapi.set_nomemory(first, first + count)
+            while number is not None:
+                try:
+                    (to.put if number % 3 else to.write)(lines[number])
+                except MemoryError:
+                    continue
+                number = next(numbers, None)
+            _testcapi.remove_mem_hooks()
+            to.flush(5)
+            return os.read(reading, 1 << 20)
+
+        for count in (1, 3):
+            for first in range(120):
+                if written(first, count) != b"".join(lines):
+                    print(first, count)
+    """)
+    assert wrong == ""
