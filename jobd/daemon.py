@@ -13,7 +13,7 @@ import selectors
 import signal
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -323,7 +323,7 @@ class Daemon:
         if self._ignored[signum].bit_count() == 1:
             self._log.emit(events.SIGNAL_IGNORED, signal=signals.name(signum), count=self._ignored[signum])
 
-    def _offer(self, ticks: list[Due]) -> None:
+    def _offer(self, ticks: deque[Due]) -> None:
         self._runner.offer(ticks)
         self._watch.runs_changed()
         self._tell_status_soon()

@@ -202,9 +202,13 @@ class Requests:
 
     def __init__(self) -> None:
         self._last = -ONE_REQUEST_S
+        self._heard_at = -ONE_REQUEST_S
 
-    def is_new(self, heard_at: float) -> bool:
-        """Whether a stop signal that was heard at this monotonic instant is a request of its own."""
-        new = heard_at - self._last >= ONE_REQUEST_S
-        self._last = heard_at
+    def is_new(self, heard_at: float, now: float) -> bool:
+        """Whether a stop signal that was heard at this monotonic instant is a request of its own.
+
+        It is not if it has been told before, and what is heard only after that waited meanwhile, so it is not new then.
+        """
+        new = heard_at != self._heard_at and heard_at - self._last >= ONE_REQUEST_S
+        self._heard_at, self._last = heard_at, now
         return new

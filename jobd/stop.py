@@ -14,7 +14,7 @@ sequence runs through in one call, in whichever thread reads the signals.
 
 import asyncio
 import signal
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -62,7 +62,7 @@ def bound_s(settings: Settings) -> float:
 class Runs(Protocol):
     """What the stop sequence asks of the runner."""
 
-    outcomes: Counter[Outcome]
+    outcomes: dict[Outcome, int]
 
     @property
     def running(self) -> int:
@@ -215,7 +215,7 @@ class StopSequence:
 
     def signalled(self, signum: signal.Signals, heard_at: float) -> None:
         """A stop signal has come; told again, with the same instant, it is the same request."""
-        if self._requests.is_new(heard_at):
+        if self._requests.is_new(heard_at, self._loop.time()):
             self._signal = signum
             self._signalled = True
             self._settle()
@@ -385,7 +385,7 @@ class StopSequence:
             exit_code=int(self._verdict),
             uptime_s=seconds(Real.monotonic() - signals.held_since),
             shutdown_s=self._shutdown_s(),
-            runs={outcome.value: count for outcome, count in self._runner.outcomes.items()},
+            runs={outcome.value: count for outcome, count in self._runner.outcomes.items() if count},
         )
 
     def _for_last_lines_s(self) -> float:

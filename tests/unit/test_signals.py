@@ -167,7 +167,7 @@ def test_a_process_without_a_terminal_has_none() -> None:
 
 def test_the_first_signal_is_a_request_even_at_the_dawn_of_time() -> None:
     """The monotonic clock may begin at nought."""
-    assert Requests().is_new(0.0)
+    assert Requests().is_new(0.0, 0.0)
 
 
 @given(st.lists(st.sampled_from([0.0, 0.01, 0.24, 0.25, 0.26, 1.0]), min_size=1, max_size=20))
@@ -175,10 +175,19 @@ def test_signals_close_together_are_one_request(gaps: list[float]) -> None:
     """Each is new exactly if the one before it, counted or not, is at least a quarter of a second away."""
     requests = Requests()
     now = 1_000.0
-    assert requests.is_new(now)
+    assert requests.is_new(now, now)
     for gap in gaps:
         before, now = now, now + gap
-        assert requests.is_new(now) is (now - before >= ONE_REQUEST_S)
+        assert requests.is_new(now, now) is (now - before >= ONE_REQUEST_S)
+
+
+def test_a_signal_that_waited_behind_one_that_could_not_be_obeyed_is_not_new() -> None:
+    """Both may have come at once; it was heard only when the other one had been obeyed at last."""
+    requests = Requests()
+    assert requests.is_new(10.0, 10.0)
+    assert not requests.is_new(10.0, 11.0)
+    assert not requests.is_new(11.1, 11.1)
+    assert requests.is_new(11.4, 11.4)
 
 
 def test_a_signal_that_wakes_nobody_sets_the_wakeup_descriptor_again() -> None:

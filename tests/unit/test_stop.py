@@ -37,7 +37,7 @@ class Runs:
     """Runs that end when they are told to; `obedient` ones when they are cancelled."""
 
     def __init__(self, loop: VirtualLoop) -> None:
-        self.outcomes: Counter[Outcome] = Counter()
+        self.outcomes: dict[Outcome, int] = Counter()
         self.obedient: Counter[bool] = Counter()
         self.changed: Callable[[], None] = lambda: None
         self.closed = 0
