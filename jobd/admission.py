@@ -75,7 +75,9 @@ class Admission:
             if row.first > run.tick + 1:  # those in between have been missed, and it is for none of them
                 self.skip(job, run.first_tick, run.tick, "missed")
                 run.first_tick = row.first
-            run.tick, run.due, run.scheduled_ns, run.put_off_s = row.last, row.due, row.scheduled_ns, row.put_off_s
+            # No memory is taken from here on, or ticks would be skipped again.
+            run.tick, run.due = row.last, row.due
+            run.scheduled_ns, run.put_off_s = row.scheduled_ns, row.put_off_s
 
     def _admit(self, row: Due, batch: list[Run]) -> Run | None:
         """The run for the row: a new one, or one that waits for its place; None if it may have none."""

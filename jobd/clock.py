@@ -132,7 +132,7 @@ class _Stamps:
         return text
 
 
-#: The instant in nanoseconds since the epoch, as the log shows it. Ticks and lines keep a second each.
+#: The instant in nanoseconds since the epoch, as the log shows it. Ticks and lines keep what they need of it each.
 stamp: Callable[[int], str] = lru_cache(64)(_Stamps().stamp)  # many jobs may be due at one instant
 #: The wall-clock time now, likewise.
 now: Callable[[], str] = _Stamps().stamp

@@ -34,12 +34,10 @@ Look = tuple[Due | None, Any, float]
 class Line:
     """The ticks of one job."""
 
-    __slots__ = ("_salt", "_schedule", "job", "order", "place")
+    __slots__ = ("_salt", "_schedule", "job", "place")
 
     def __init__(self, job: Job) -> None:
         self.place: Any = None
-        #: Of lines that are due together, the one of the lowest order comes first.
-        self.order = 0
         self.take(job)
 
     def take(self, job: Job) -> None:

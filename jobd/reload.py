@@ -13,6 +13,7 @@ in `TELL_AFTER_S`.
 import asyncio
 import contextvars
 from _thread import LockType, allocate_lock, get_ident, start_new_thread
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,7 +81,7 @@ class Reload:
         self._result: Read | BaseException = _UNBORN
         self._new: Read
         self._changes: Difference
-        self._faults: list[Fault] = []
+        self._faults: deque[Fault] = deque()
         self._refused = 0
 
     def ask(self) -> None:
@@ -172,13 +173,13 @@ class Reload:
         return Reload._end
 
     def _refusing(self, found: list[Fault]) -> _Step:
-        self._faults, self._refused = list(found), len(found)
+        self._faults, self._refused = deque(found), len(found)
         return Reload._refuse
 
     def _refuse(self) -> _Step:
         while self._faults:
-            faults.tell(self._log, self._faults[:1])
-            del self._faults[0]
+            faults.tell(self._log, [self._faults[0]])
+            self._faults.popleft()
         self._log.emit(events.RELOAD_REFUSED, faults=self._refused)
         return Reload._end
 

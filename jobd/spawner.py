@@ -11,6 +11,7 @@ made stays in `_rows` until it has been taken.
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from jobd import clock
@@ -40,12 +41,12 @@ class Spawner:
         self,
         loop: asyncio.AbstractEventLoop,
         wall: clock.Clock,
-        offer: Callable[[list[Due]], None],
+        offer: Callable[[deque[Due]], None],
         tell_step: Callable[[float], None] = lambda step_s: None,
     ) -> None:
         """Offer rows of due ticks by calling `offer` on `loop`, and `tell_step` by how much the wall clock was set.
 
-        `offer` removes from the list what it takes; what it leaves there, `stop` returns.
+        `offer` removes from the queue what it takes; what it leaves there, `stop` returns.
         """
         self._loop = loop
         self._wall = wall
@@ -53,7 +54,7 @@ class Spawner:
         self._tell_step = tell_step
         self._lines: list[Line] = []  # in the order of the jobs
         self._lineup = Lineup(())
-        self._rows: list[Due] = []
+        self._rows: deque[Due] = deque()
         self._offering = False
         self._agenda = Agenda(loop)
         #: The next tick of each job that there was; its numbers go on if it comes back.
@@ -91,14 +92,14 @@ class Spawner:
         """Go on after a lack of memory, wherever that has come in between."""
         self._agenda.resume()
 
-    def stop(self) -> list[Due]:
-        """Offer nothing more; what is due by now and was not offered. Asked again, what is left in that list."""
+    def stop(self) -> deque[Due]:
+        """Offer nothing more; what is due by now and was not offered. Asked again, what is left of that."""
         self._agenda.clear()
         if not self._offering:
             self._put_off_no_more()
             self._take_due()
         self._lines, self._lineup = [], Lineup(())
-        return [] if self._offering else self._rows
+        return deque() if self._offering else self._rows
 
     def _put_off_no_more(self) -> None:
         """Have runs that jitter puts off due at once, where their tick has come."""

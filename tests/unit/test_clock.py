@@ -28,13 +28,22 @@ def test_an_instant_is_written_in_utc_with_microseconds(wall_ns: int, text: str)
     assert clock.stamp(wall_ns) == text
 
 
-@given(st.lists(st.integers(0, 4_000_000_000 * _SECOND_NS), min_size=1, max_size=20))
-def test_every_instant_is_written_as_datetime_writes_it(instants: list[int]) -> None:
-    """In whatever order they come: the second that is kept from the last call is never the wrong one."""
-    for wall_ns in instants:
+#: From some instant to others in the same millisecond, the next one, the same second, the next one, and far away.
+_GAPS_NS = st.sampled_from(
+    [0, 999, 1_000, 999_999, 1_000_000, 999_000_000, 999_999_999, _SECOND_NS, 86_400 * _SECOND_NS]
+)
+
+
+@given(st.integers(0, 4_000_000_000), st.lists(st.tuples(_GAPS_NS, st.sampled_from([-1, 1])), max_size=20))
+def test_every_instant_is_written_as_datetime_writes_it(second: int, steps: list[tuple[int, int]]) -> None:
+    """Forwards and backwards: what is kept from the last call is never that of another second or millisecond."""
+    stamps = clock._Stamps()
+    wall_ns = second * _SECOND_NS
+    for gap_ns, direction in [(0, 1), *steps]:
+        wall_ns = max(0, wall_ns + gap_ns * direction)
         seconds, rest_ns = divmod(wall_ns, _SECOND_NS)
         expected = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ns // 1000)
-        assert datetime.fromisoformat(clock.stamp(wall_ns)) == expected
+        assert stamps.stamp(wall_ns) == expected.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def test_now_is_now() -> None:
@@ -50,6 +59,19 @@ def test_durations_are_shown_to_the_microsecond() -> None:
     """Finer digits of a float are noise."""
     assert clock.seconds(0.1 + 0.2) == 0.3
     assert clock.seconds(1.23456789) == 1.234568
+
+
+@given(st.floats(-1e6, 1e6))
+def test_durations_are_shown_as_round_would_show_them(duration: float) -> None:
+    """But for ties, which floats that are finer than microseconds hardly know."""
+    assert clock.seconds(duration) == pytest.approx(round(duration, 6), abs=1.0001e-6)
+    assert clock.seconds(clock.seconds(duration)) == clock.seconds(duration)
+
+
+def test_there_are_no_limits_to_a_duration() -> None:
+    """One that makes no sense is shown as what it is."""
+    assert clock.seconds(float("inf")) == float("inf")
+    assert clock.seconds(-1e-9) == 0
 
 
 @pytest.fixture

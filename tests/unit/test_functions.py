@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import functools
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn
 
@@ -40,7 +41,7 @@ class Control:
 
     def run(self, body: Callable[[], Any]) -> dict[str, Any]:
         """The end of a run of this function."""
-        self.runner.offer([row(job_of(body), 0)])
+        self.runner.offer(deque([row(job_of(body), 0)]))
         self.until(lambda: bool(self.to.of(events.RUN_FINISHED)))
         (finished,) = self.to.of(events.RUN_FINISHED)
         return finished
@@ -73,7 +74,7 @@ def test_functions_do_not_wait_for_one_another(control: Control) -> None:
     """A hundred that all wait for the last one to begin come to their end."""
     together = threading.Barrier(100)
     for n in range(100):
-        control.runner.offer([row(job_of(lambda: together.wait(LIMIT_S), str(n)), 0)])
+        control.runner.offer(deque([row(job_of(lambda: together.wait(LIMIT_S), str(n)), 0)]))
     control.until(lambda: len(control.to.of(events.RUN_FINISHED)) == 100)
     assert {f["outcome"] for f in control.to.of(events.RUN_FINISHED)} == {"succeeded"}
 
@@ -129,7 +130,7 @@ def test_a_function_that_is_cancelled_is_asked_to_stop(control: Control) -> None
     def body() -> None:
         assert current_run().stopping.wait(LIMIT_S)
 
-    control.runner.offer([row(job_of(body), 0)])
+    control.runner.offer(deque([row(job_of(body), 0)]))
     control.until(lambda: control.runner.running == 1)
     control.runner.cancel()
     control.until(lambda: control.runner.running == 0)
@@ -143,7 +144,7 @@ def test_a_function_that_does_not_end_is_abandoned_where_it_stands(control: Cont
     def body() -> None:
         gate.wait(LIMIT_S)
 
-    control.runner.offer([row(job_of(body), 0)])
+    control.runner.offer(deque([row(job_of(body), 0)]))
     control.until(lambda: control.runner.running == 1)
     (run,) = control.runner.oldest()
     control.runner.abandon()
@@ -173,7 +174,7 @@ def test_a_function_that_is_offered_too_late_does_not_start(control: Control) ->
     late: list[Callable[[], None]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(invoke, "start_new_thread", lambda *call: late.append(functools.partial(call[0], *call[1])))
-        control.runner.offer([row(job_of(lambda: ran.append(1)), 0)])
+        control.runner.offer(deque([row(job_of(lambda: ran.append(1)), 0)]))
     control.runner.close(announce=lambda: None)
     for start in late:
         start()

@@ -1,7 +1,8 @@
 """The lineup: lines come in the order of what is due, those that are due together in the order of their jobs."""
 
 import math
-from heapq import heappush
+from collections import deque
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from jobd.job import Due
 from jobd.line import Line, Steady
 from jobd.lineup import Lineup
 
-from .helpers import job_of
+from .helpers import job_of, python
 from .virtual import Wall
 
 INTERVALS = st.lists(st.sampled_from([1, 1, 2, 3, 0.5]), min_size=1, max_size=6)
@@ -23,7 +24,7 @@ def lines_of(intervals: list[float]) -> list[Line]:
     return [Steady(job_of(name=str(order), interval_s=interval), 0.0, wall) for order, interval in enumerate(intervals)]
 
 
-def taken(rows: list[Due]) -> list[tuple[float, int]]:
+def taken(rows: Iterable[Due]) -> list[tuple[float, int]]:
     """When each row was due, and whose it is."""
     assert all(row.first == row.last for row in rows)
     return [(row.due, int(row.job.name)) for row in rows]
@@ -42,10 +43,10 @@ def due_until(instant: float, intervals: list[float]) -> list[tuple[float, int]]
 def test_lines_come_in_the_order_of_time_and_of_their_jobs(intervals: list[float], most: int) -> None:
     """However few are taken at once, and whichever fall together."""
     lined_up = Lineup(lines_of(intervals))
-    rows: list[Due] = []
+    rows: deque[Due] = deque()
     for half_seconds in range(13):
         while lined_up.next_due <= half_seconds / 2:
-            batch: list[Due] = []
+            batch: deque[Due] = deque()
             lined_up.take_due(half_seconds / 2, batch, most)
             assert 1 <= len(batch) <= most
             rows += batch
@@ -54,15 +55,15 @@ def test_lines_come_in_the_order_of_time_and_of_their_jobs(intervals: list[float
 
 def test_nobody_is_never_due() -> None:
     """And there is nothing to take."""
-    rows: list[Due] = []
+    rows: deque[Due] = deque()
     nobody = Lineup(())
     nobody.take_due(1e9, rows, math.inf)
-    assert (nobody.next_due, rows) == (math.inf, [])
+    assert (nobody.next_due, rows) == (math.inf, deque())
 
 
 def test_those_left_over_are_due_at_once() -> None:
     """Where more are due together than were wanted, the others wait for no instant."""
-    rows: list[Due] = []
+    rows: deque[Due] = deque()
     lined_up = Lineup(lines_of([1, 1, 1]))
     lined_up.take_due(0.0, rows, 2)
     assert lined_up.next_due <= 0
@@ -71,24 +72,42 @@ def test_those_left_over_are_due_at_once() -> None:
     assert lined_up.next_due == 1
 
 
-@given(INTERVALS, st.lists(st.integers(0, 40), max_size=8))
-def test_memory_that_is_lacking_loses_no_line(intervals: list[float], failures: list[int]) -> None:
-    """Whichever calls that take memory fail: what was not taken is taken the next time, and nothing twice."""
-    calls = iter(range(10_000))
+def test_memory_may_run_out_at_any_allocation() -> None:
+    """Whichever allocation of CPython's fails, and the two after it: each line is taken once at each instant."""
+    pytest.importorskip("_testcapi", reason="this Python cannot be asked to have no memory")
+    wrong = python("""
+        from collections import deque
+        import _testcapi
+        from jobd.clock import Clock
+        from jobd.job import Job, Kind
+        from jobd.line import Steady
+        from jobd.lineup import Lineup
+        from jobd.schedule import Every
 
-    def push(heap: list[float], instant: float) -> None:
-        if next(calls) in failures:
-            raise MemoryError
-        heappush(heap, instant)
+        wall = Clock()
+        intervals = [1, 2, 1, 3, 2, 0.5]
+        due = sorted((n * each, str(job)) for job, each in enumerate(intervals) for n in range(int(300 / each)))
 
-    rows: list[Due] = []
-    lined_up = Lineup(lines_of(intervals))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobd.lineup.heappush", push)
-        for half_seconds in range(13):
-            while lined_up.next_due <= half_seconds / 2:
+        def taken(first, count):
+            rows, instant = deque(), 0.0
+            lined_up = Lineup(
+                Steady(Job(str(order), Every(each), print, Kind.FUNCTION, ""), 0.0, wall)
+                for order, each in enumerate(intervals)
+            )
+            _testcapi.set_nomemory(first, first + count)
+            while instant < 300:
                 try:
-                    lined_up.take_due(half_seconds / 2, rows, math.inf)
+                    lined_up.take_due(instant, rows, 100_000)
+                    instant += 0.5
                 except MemoryError:
                     pass
-    assert taken(rows) == due_until(6, intervals)
+            _testcapi.remove_mem_hooks()
+            assert all(row.first == row.last for row in rows)
+            return [(row.due, row.job.name) for row in rows]
+
+        for count in (1, 3):
+            for first in [*range(200), *range(5000, 5200)]:
+                if taken(first, count) != due:
+                    print(first, count)
+    """)
+    assert wrong == ""

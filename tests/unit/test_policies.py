@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -117,9 +117,9 @@ def test_a_run_whose_job_has_become_one_that_replaces_gives_way(loop: VirtualLoo
 
     runner = Runner(loop, JobPlane(loop), to)
     plain = job_of(long, "job")
-    runner.offer([row(plain, 0)])
+    runner.offer(deque([row(plain, 0)]))
     loop.pass_time(5)
-    runner.offer([row(replace(plain, policies=Policies(overlap=Overlap.REPLACE)), 1)])
+    runner.offer(deque([row(replace(plain, policies=Policies(overlap=Overlap.REPLACE)), 1)]))
     loop.settle()
     assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [0, 1]
     assert [fields["outcome"] for fields in to.of(events.RUN_FINISHED)] == ["cancelled"]
@@ -136,9 +136,9 @@ def test_a_run_that_waits_for_its_place_goes_with_its_job(loop: VirtualLoop, to:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(end - loop.time())
 
-    runner.offer([row(replace(stubborn, function=deaf), 0)])
+    runner.offer(deque([row(replace(stubborn, function=deaf), 0)]))
     loop.pass_time(10)
-    runner.offer([row(replace(stubborn, function=deaf), 1)])
+    runner.offer(deque([row(replace(stubborn, function=deaf), 1)]))
     runner.use([])
     loop.pass_time(100)
     assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [0]
@@ -287,7 +287,7 @@ def test_skip_counts_a_run_that_rests() -> None:
 def offered(loop: VirtualLoop, to: Log, rows: list[Due]) -> tuple[list[int], dict[int, int]]:
     """The ticks that had a run, and the rows of those that had none, by their first."""
     runner = Runner(loop, JobPlane(loop), to)
-    runner.offer(rows)
+    runner.offer(deque(rows))
     loop.settle()
     started = [fields["tick"] for fields in to.of(events.RUN_STARTED)]
     return started, {fields["tick"]: fields["count"] for fields in to.of(events.TICK_SKIPPED)}
@@ -313,14 +313,14 @@ def test_skip_looks_again_when_the_plane_is_free(loop: VirtualLoop, to: Log) -> 
     """Another job may have held it meanwhile."""
     runner = Runner(loop, JobPlane(loop), to)
     skipping = job(missed="skip")
-    runner.offer([row(skipping, 0)])
+    runner.offer(deque([row(skipping, 0)]))
     loop.stall(5)
     loop.settle()
     assert to.of(events.RUN_STARTED) == []
     assert [(fields["tick"], fields["reason"]) for fields in to.of(events.TICK_SKIPPED)] == [(0, "missed")]
     assert not runner.busy
     loop.pass_time(5)
-    runner.offer([row(skipping, 1)])
+    runner.offer(deque([row(skipping, 1)]))
     loop.settle()
     assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [1]
 
@@ -330,7 +330,7 @@ def test_each_tick_is_told_once_where_some_were_missed_while_a_run_waited(loop: 
     runner = Runner(loop, JobPlane(loop), to)
     skipping = job(missed="skip")
     for first, last in [(0, 0), (1, 1), (2, 5), (6, 6), (7, 9), (10, 10), (11, 11)]:
-        runner.offer([row(skipping, first, last)])
+        runner.offer(deque([row(skipping, first, last)]))
     assert runner.busy
     loop.settle()
     told = [fields["tick"] for fields in to.of(events.RUN_STARTED)]
@@ -360,8 +360,8 @@ def test_all_does_not_fold_ticks_while_the_plane_is_held(loop: VirtualLoop, to: 
     """Each has its own run when it is free again."""
     runner = Runner(loop, JobPlane(loop), to)
     every = job(missed="all")
-    runner.offer([row(every, 0)])
-    runner.offer([row(every, 1)])
+    runner.offer(deque([row(every, 0)]))
+    runner.offer(deque([row(every, 1)]))
     loop.settle()
     assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [0, 1]
 

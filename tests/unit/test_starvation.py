@@ -7,7 +7,7 @@ import errno
 import random
 import signal
 import sys
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count, takewhile
@@ -149,7 +149,7 @@ class Parts:
         self.heard_at = 0.0
         self._resuming = (self._listen, self.stop.resume, self.runner.resume, self.spawner.resume, self.watch.resume)
 
-    def _offer(self, rows: list[Any]) -> None:
+    def _offer(self, rows: deque[Any]) -> None:
         self.runner.offer(rows)
         self.watch.runs_changed()
 
@@ -398,8 +398,8 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     "module",
     [
         "admission", "agenda", "attempts", "children", "daemon", "flight", "garbage", "guard", "hooks", "invoke",
-        "kin", "launch", "lifespans", "line", "log", "output", "plane", "process", "processes", "reload", "run",
-        "runner", "sink", "spawner", "stacks", "stop", "timetable", "watch", "wires",
+        "kin", "launch", "lifespans", "line", "lineup", "log", "output", "plane", "process", "processes", "reload",
+        "run", "runner", "sink", "spawner", "stacks", "stop", "timetable", "watch", "wires",
     ],
 )  # fmt: skip
 def test_no_handler_needs_memory_itself(module: str) -> None:
