@@ -105,16 +105,19 @@ class Sink:
         """
         if self._gone or self._last is not None:
             return
-        self._lines.append(line)  # or MemoryError, and then it is the caller's still; what comes now must not raise
-        if self._congested:
-            self._waiting_bytes += len(line)
+        self._append(line)
         self.push()
 
     def put(self, line: bytes) -> None:
         """Like `write`, but leave the line to the next `push`, or to the next line of any thread."""
         if self._gone or self._last is not None:
             return
-        self._lines.append(line)
+        self._append(line)
+
+    def _append(self, line: bytes) -> None:
+        if self._congested and type(line) is bytes:
+            line = bytes(memoryview(line))  # orjson's has the buffer behind it that it was made in, ten times as large
+        self._lines.append(line)  # or MemoryError, and then it is the caller's still; what comes now must not raise
         if self._congested:
             self._waiting_bytes += len(line)
 

@@ -123,6 +123,54 @@ def test_endless_chatter_into_a_stalled_reader_is_bounded(launch: Launcher) -> N
     assert daemon.lines[-1]["event"] == "daemon.stopped"
 
 
+def test_thousands_of_failures_into_a_stalled_reader_are_bounded(launch: Launcher) -> None:
+    """Lines of the daemon's own that nobody reads are bounded as those of jobs are, and the oldest go."""
+    daemon = launch(
+        """
+        failures = 0
+        @every("2ms")
+        async def fails():
+            global failures
+            failures += 1
+            if failures == 3000: tell("said")
+            raise ValueError("z" * 20_000)
+        """,
+        beside=TELL,
+        read=False,
+    )
+    poll(lambda: "said" in has_told(daemon), "everything is said")
+    assert resident_mb(daemon.pid) < 120
+    daemon.read()
+    daemon.wait_for("log.dropped")
+    assert daemon.stop() == 0
+    assert not daemon.log.garbage
+    assert daemon.lines[-1]["event"] == "daemon.stopped"
+
+
+def test_tens_of_thousands_of_short_lines_into_a_stalled_reader_are_bounded(launch: Launcher) -> None:
+    """What waits takes as much memory as it is long, however much it took to make it."""
+    daemon = launch(
+        """
+        runs = 0
+        def make():
+            async def job():
+                global runs
+                runs += 1
+                if runs == 20_000: tell("said")
+            return job
+        for number in range(200): globals()[f"job{number}"] = every("10ms", name=f"job{number}")(make())
+        """,
+        beside=TELL,
+        read=False,
+    )
+    poll(lambda: "said" in has_told(daemon), "everything is said", 60.0)
+    assert resident_mb(daemon.pid) < 90
+    daemon.read()
+    assert daemon.stop() == 0
+    assert not daemon.log.garbage
+    assert daemon.lines[-1]["event"] == "daemon.stopped"
+
+
 def resident_mb(pid: int) -> float:
     """How much memory the process holds."""
     text = Path(f"/proc/{pid}/status").read_text()
