@@ -206,11 +206,9 @@ class Executor:
         run.entered = True
         runs.current.set(run)
         try:
-            await run.of.function()
+            how = _returned(run, await run.of.function())
         except BaseException as error:
             how = _raised_on_plane(run, error)
-        else:
-            how = _cancelled(run) if run.cancelled else ending.SUCCEEDED
         self._end(run, how)
 
     def _start_thread(self, run: Run) -> None:
@@ -290,17 +288,21 @@ def _raised_on_plane(run: Run, error: BaseException) -> Ending:
 
 
 def _returned(run: Run, result: Any) -> Ending:
-    if run.cancel_as is Outcome.TIMED_OUT:
+    if run.cancelled or run.cancel_as is Outcome.TIMED_OUT:
         return _cancelled(run)
+    if result is None:
+        return ending.SUCCEEDED
     try:
-        return _refused(result) if inspect.isawaitable(result) else ending.SUCCEEDED
+        return _refused(result, run.of.kind) if inspect.isawaitable(result) else ending.SUCCEEDED
     except BaseException:  # a proxy that cannot be asked what it is
         return ending.SUCCEEDED
 
 
-def _refused(result: Any) -> Ending:
+def _refused(result: Any, kind: Kind) -> Ending:
     if inspect.iscoroutine(result):
         result.close()
+    if kind is Kind.COROUTINE:
+        return ending.failed(TypeError("the coroutine returned an awaitable that nobody awaits; await it in the job"))
     return ending.failed(
         TypeError("the function is no coroutine function, yet it returned an awaitable; declare it with `async def`")
     )

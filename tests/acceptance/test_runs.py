@@ -134,9 +134,10 @@ def test_huge_message_is_clipped_and_its_length_told(launch: Launcher) -> None:
     ["asyncio.sleep(0)", "coroutine_bystander()", "asyncio.Future(loop=asyncio.new_event_loop())"],
     ids=["sleep", "coroutine", "future"],
 )
-def test_function_that_returns_an_awaitable_fails(launch: Launcher, returned: str) -> None:
-    """A plain function that returns something to be awaited has done nothing: it fails, and is told why."""
-    daemon = launch(f"@every('1h')\ndef job(): return {returned}", beside=BYSTANDERS)
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_job_that_returns_an_awaitable_fails(launch: Launcher, kind: str, returned: str) -> None:
+    """Whoever returns something to be awaited has not done it: the run fails, and is told why."""
+    daemon = launch(f"@every('1h')\n{kind} job(): return {returned}", beside=BYSTANDERS)
     assert "await" in failed(daemon)["message"]
     assert_goes_on(daemon)
 
@@ -155,10 +156,22 @@ def test_generator_function_is_no_job(launch: Launcher, kind: str) -> None:
     assert_goes_on(daemon)
 
 
-def test_large_result_is_dropped(launch: Launcher) -> None:
-    """What a job returns is of no interest to anybody."""
-    daemon = launch("@every('1h')\ndef job(): return bytearray(50_000_000)", beside=BYSTANDERS)
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_large_result_is_dropped(launch: Launcher, kind: str) -> None:
+    """What a job returns is of no interest to anybody, and gone before the run has ended."""
+    daemon = launch(
+        f"""
+        class Result(bytearray):
+            def __del__(self): log.info("gone")
+        @every("1h")
+        {kind} job(): return Result(100_000_000)
+        """,
+        beside=BYSTANDERS,
+    )
+    daemon.wait_for("gone")
     assert daemon.wait_for("run.finished", job="job")["outcome"] == "succeeded"
+    names = [line["event"] for line in daemon.lines if line.get("job") == "job"]
+    assert names.index("gone") < names.index("run.finished")
     assert_goes_on(daemon)
 
 
