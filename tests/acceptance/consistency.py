@@ -65,6 +65,8 @@ def assert_well_formed(line: Line) -> None:
     missing = FIELDS.get(event, set()) - line.keys()
     assert not missing, f"{event} lacks {missing}: {line}"
     assert line["level"] == _level(line), line
+    if event == "run.finished":
+        assert line.get("attempts", 2) > 1, line
     if event == "run.finished" and line["outcome"] in ("failed", "timed_out"):
         assert line["error"].keys() == {"type", "message"}, line
         assert isinstance(line["traceback"], str), line

@@ -729,5 +729,5 @@ def test_children_that_print_tear_no_line_of_the_daemons(launch: Launcher) -> No
     while more := os.read(daemon.process.stdout.fileno(), 1 << 20):
         data += more
     assert daemon.exit_code() == 0
-    for line in data.splitlines(keepends=True):
-        parsed(line)
+    lines = [parsed(line) for line in data.splitlines(keepends=True)]
+    assert {line["job"] for line in lines if line.get("line") == "from a child"} == {"forks"}

@@ -140,6 +140,10 @@ while True:
     try: os.wait()
     except ChildProcessError: time.sleep(0.1)
 """,
+    "waits for a pool": """
+import concurrent.futures
+concurrent.futures.ThreadPoolExecutor(1).submit(threading.Event().wait).result()
+""",
     "holds a lock that another waits for": "shared.acquire()\nthreading.Event().wait()",
     "waits for a lock that another holds": "time.sleep(0.1)\nshared.acquire()\nshared.acquire()",
     "holds the lock of logging": "logging._lock.acquire()\nthreading.Event().wait()",

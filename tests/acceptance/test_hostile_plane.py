@@ -1,5 +1,7 @@
 """Coroutines that hold the job plane or flood it: who it is, is told within a second, and nobody else is harmed."""
 
+import signal
+
 import pytest
 
 from .conftest import Launcher
@@ -82,6 +84,7 @@ SETTINGS = {
     "no loop": "asyncio.set_event_loop(None); asyncio.set_event_loop_policy(None)",
     "another policy": "asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())",
     "everybody cancelled": "[task.cancel() for task in asyncio.all_tasks()]; await asyncio.sleep(9)",
+    "handler of signals": "loop.add_signal_handler(signal.SIGUSR1, int)",
     "interrupted from outside": "loop.call_later(0.05, signal.raise_signal, signal.SIGUSR2)",
 }
 
@@ -92,6 +95,8 @@ def test_what_jobs_set_on_their_common_loop_harms_nobody(launch: Launcher) -> No
     daemon = launch("import signal\n" + jobs_of("async def", bodies), beside=HEARTS, env=SHORT)
     for name in SETTINGS:
         daemon.wait_for("run.finished", job=name)
+    daemon.signal(signal.SIGUSR1)
+    daemon.wait_for("daemon.status")
     assert_unharmed(daemon)
 
 

@@ -12,7 +12,7 @@ TOGETHER: dict[str, dict[str, str]] = {
     "switches": {
         "garbage": "import gc; gc.freeze(); gc.disable(); gc.set_threshold(1); gc.enable()",
         "callback of the collector": "import gc; gc.callbacks.append(lambda *args: sys.exit(1)); gc.collect()",
-        "recursion": "sys.setrecursionlimit(60)",
+        "recursion": "sys.setrecursionlimit(50)",
         "recursion without limit": "sys.setrecursionlimit(10**9)",
         "switch interval": "sys.setswitchinterval(1000)",
         "trace": "sys.settrace(lambda *args: None)",

@@ -73,6 +73,7 @@ log.info("four", exc_info=ValueError("given"))
 
 #: Values that JSON, UTF-8 or a careless serialiser has no answer to.
 VALUES = {
+    "none": "None",
     "object": "object()",
     "bytes": "b'\\xff\\x00\\n'",
     "bytearray": "bytearray(b'x')",

@@ -123,6 +123,22 @@ def test_few_descriptors_are_enough_or_the_start_is_refused(launch: Launcher, li
         assert daemon.exit_code() in (70, 78)
 
 
+@pytest.mark.parametrize("megabytes", [30, 60, 90, 120, 200, 500])
+def test_little_memory_is_enough_or_the_start_is_refused(launch: Launcher, megabytes: int) -> None:
+    """Under `ulimit -v`: a daemon that has what it needs runs; one that has not says so, and leaves with a failure."""
+    size = megabytes << 20
+    set_limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({size}, {size}))"
+    daemon = launch(HONEST, program=becoming_jobd(set_limit))
+    if daemon.log.wait_until(lambda lines: any(line["event"] == "daemon.ready" for line in lines), 20):
+        assert_goes_on(daemon)
+        assert daemon.stop() == 0
+        daemon.assert_log_is_consistent()
+    else:
+        assert daemon.exit_code() != 0
+        said = daemon.stderr + str(daemon.lines)
+        assert any(reason in said for reason in ("emory", "start new thread", "failed to map"))
+
+
 def test_a_job_that_eats_up_the_descriptors_does_not_stop_the_others(launch: Launcher) -> None:
     """Those that need none go on; those that do fail, and succeed once they are given back."""
     daemon = launch(
@@ -423,7 +439,7 @@ SPOILT = {
     "gc.disable()": "gc.isenabled()",
     "gc.set_threshold(1, 1, 1)": "gc.get_threshold()[0] == 0",
     "sys.setswitchinterval(1000)": "sys.getswitchinterval() < 0.01",
-    "sys.setrecursionlimit(60)": "sys.getrecursionlimit() >= 1000",
+    "sys.setrecursionlimit(50)": "sys.getrecursionlimit() >= 1000",
     "sys.settrace(lambda *args: time.sleep(0.01))": "sys.gettrace() is None",
     "threading.settrace(lambda *args: time.sleep(0.01))": "threading.gettrace() is None",
     "threading.setprofile(lambda *args: time.sleep(0.01))": "threading.getprofile() is None",

@@ -132,6 +132,23 @@ def test_the_watchdog_is_fed_if_it_is_ours(launch: Launcher, manager: Manager) -
     assert_goes_on(daemon)
 
 
+def test_the_watchdog_is_not_fed_while_a_job_holds_the_plane(launch: Launcher, manager: Manager) -> None:
+    """systemd is told that the daemon lives only while both planes turn; when the job lets go, it is told again."""
+    daemon = launch(
+        "@every('1h')\nasync def holds():\n    await asyncio.sleep(0.5)\n    time.sleep(3)",
+        NOTIFY_SOCKET=manager.address,
+        WATCHDOG_USEC="400000",
+    )
+    longest_s, last = 0.0, 0.0
+    while not daemon.events("run.finished"):
+        manager.hear("WATCHDOG=1")
+        longest_s, last = max(longest_s, time.monotonic() - (last or time.monotonic())), time.monotonic()
+    assert 1.5 < longest_s < 3.5
+    manager.hear("WATCHDOG=1")
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
 def test_the_watchdog_of_another_process_is_not_fed(launch: Launcher, manager: Manager) -> None:
     """WATCHDOG_PID names somebody else, as where a wrapper has started jobd."""
     env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": str(os.getpid())}

@@ -449,6 +449,7 @@ def clear_wakeup():
 ATTACKS = {
     "ignored by C code": "ctypes.CDLL(None).signal(signal.SIGTERM, 1)",
     "default by C code": "ctypes.CDLL(None).signal(signal.SIGTERM, 0)",
+    "interrupt ignored by C code": "ctypes.CDLL(None).signal(signal.SIGINT, 1)",
     "wake-up descriptor cleared": "clear_wakeup()",
     "child interpreter": """
             try: import _interpreters as interpreters
@@ -472,7 +473,10 @@ def test_signals_that_a_job_has_taken_are_taken_back(launch: Launcher, attack: s
         beside=CLEAR_WAKEUP + BEAT,
     )
     daemon.wait_for("run.finished", job="attack", outcome="succeeded")
-    assert_goes_on(daemon)
+    seen = len(daemon.events("run.finished", job="beat"))
+    daemon.wait_for("run.finished", job="beat", count=seen + 2)
+    assert daemon.stop(signal.SIGINT if "SIGINT" in attack else signal.SIGTERM, within=2) == 0
+    daemon.assert_log_is_consistent()
 
 
 def test_wake_up_descriptor_is_taken_back_even_in_an_idle_daemon(launch: Launcher) -> None:

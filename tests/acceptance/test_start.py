@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from jobd import __version__
+
 from .conftest import MODULE, Launcher
 from .harness import JOBD, Daemon, catches, poll
 
@@ -40,6 +42,7 @@ def test_first_line_says_what_has_started(launch: Launcher) -> None:
     daemon.wait_for("run.started")
     assert daemon.lines[0]["event"] == "daemon.starting"
     assert daemon.lines[0]["pid"] == daemon.pid
+    assert daemon.lines[0]["version"] == __version__
     assert daemon.lines[0]["python"].startswith("3.")
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
@@ -128,7 +131,8 @@ def test_stop_some_time_after_the_spawn(launch: Launcher, delay_s: float) -> Non
         daemon.assert_log_is_consistent()
 
 
-def test_signals_that_an_import_has_taken_are_taken_back(launch: Launcher) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
+def test_signals_that_an_import_has_taken_are_taken_back(launch: Launcher, signum: signal.Signals) -> None:
     """A module that ignores SIGTERM, blocks it and clears the wake-up descriptor at import does not keep it."""
     daemon = launch(
         """
@@ -142,7 +146,7 @@ def test_signals_that_an_import_has_taken_are_taken_back(launch: Launcher) -> No
         """
     )
     daemon.wait_for("run.finished", count=2)
-    assert daemon.stop(within=2) == 0
+    assert daemon.stop(signum, within=2) == 0
     daemon.assert_log_is_consistent()
 
 
@@ -166,13 +170,18 @@ def test_status_can_be_asked_for_during_the_import(launch: Launcher) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({}, []), ({"JOBD_GRACE_PERIOD": "1m"}, [("Kubernetes", 30.0, 66.0)])],
-    ids=["defaults", "a minute"],
+    [
+        ({}, []),
+        ({"JOBD_GRACE_PERIOD": "1m"}, [("Kubernetes", 30.0, 66.0)]),
+        ({"JOBD_GRACE_PERIOD": "1m", "NOTIFY_SOCKET": "@nobody"}, []),
+        ({"JOBD_GRACE_PERIOD": "2m", "NOTIFY_SOCKET": "@nobody"}, [("systemd", 90.0, 126.0)]),
+    ],
+    ids=["defaults", "a minute", "a minute under systemd", "two minutes under systemd"],
 )
 def test_a_stop_longer_than_supervisors_wait_is_told_at_the_start(
     launch: Launcher, settings: dict[str, str], told: list[tuple[str, float, float]]
 ) -> None:
-    """Grace period and cancel timeout beyond what Kubernetes waits by default: a warning, and it runs."""
+    """Grace period and cancel timeout beyond what Kubernetes or systemd waits by default: a warning, and it runs."""
     daemon = launch("@every('1h')\nasync def job(): pass", env={"JOBD_CANCEL_TIMEOUT": "5"} | settings)
     daemon.wait_for("run.finished")
     lines = daemon.events("config.long_stop")

@@ -536,6 +536,36 @@ def test_daemon_that_was_frozen_counts_from_the_delivery(launch: Launcher, delay
     assert set(daemon.outcomes()) == {"succeeded"}
 
 
+def test_daemon_that_was_frozen_for_longer_than_its_stop_may_take(launch: Launcher) -> None:
+    """The time that it stood still is not counted: the runs have all of the grace period from then on."""
+    daemon = launch(
+        "@every('0.1')\nasync def job(): await asyncio.sleep(0.6)", JOBD_GRACE_PERIOD="1", JOBD_CANCEL_TIMEOUT="1"
+    )
+    daemon.wait_for("run.started", count=3)
+    daemon.signal(signal.SIGSTOP)
+    daemon.signal(signal.SIGTERM)
+    time.sleep(3.5)
+    daemon.signal(signal.SIGCONT)
+    assert daemon.exit_code(within=6) == 0
+    daemon.assert_log_is_consistent()
+    assert set(daemon.outcomes()) == {"succeeded"}
+
+
+def test_a_daemon_that_was_killed_leaves_nothing_that_the_next_one_minds(launch: Launcher) -> None:
+    """Amid a run, by SIGKILL: the log has its start, and a daemon in the same place starts as if nothing had been."""
+    jobs = "@every('0.1')\ndef job(): time.sleep(0.3)"
+    killed = launch(jobs)
+    killed.wait_for("run.started", count=3)
+    killed.process.kill()
+    assert killed.process.wait() == -signal.SIGKILL
+    assert killed.log.wait_for_end(5)
+    assert not killed.log.garbage
+    daemon = launch(jobs)
+    daemon.wait_for("run.finished", outcome="succeeded", count=3)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
 def test_on_a_terminal_what_hangs_is_told_and_abandoned_all_the_same(launch: Launcher) -> None:
     """Lines for people hold a stack, too: being asked, being blocked and being abandoned change nothing."""
     daemon = launch(
