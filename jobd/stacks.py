@@ -61,13 +61,16 @@ def _of_executed(task: asyncio.Task[Any], skip: frozenset[CodeType], ident: int 
     frames = of_all_threads()
     bottom, frame = getattr(task.get_coro(), "cr_frame", None), frames.get(ident or 0)
     seen: list[object] = [frames, bottom]
-    while frame is not None and frame is not bottom:
+    stack: list[str] = []
+    is_executed = False
+    while frame is not None:  # once: when it comes by again, the thread may have moved on
+        is_executed = is_executed or frame is bottom
+        if len(stack) < MOST and frame.f_code not in skip:
+            stack.append(_place(frame.f_code, frame.f_lineno))
         seen.append(frame)
         frame = frame.f_back
-    is_executed = frame is not None
-    stack = of_thread(ident, skip, frames) if is_executed else []
-    garbage.drop([*seen, frame])
-    return stack
+    garbage.drop(seen)
+    return stack[::-1] if is_executed else []
 
 
 def of_thread(ident: int | None, skip: frozenset[CodeType], frames: dict[int, FrameType] | None = None) -> list[str]:
