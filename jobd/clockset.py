@@ -10,6 +10,8 @@ import os
 import struct
 from collections.abc import Callable
 
+#: No loop that waits by select(2) can wait for a descriptor above that, with some room.
+HIGHEST = 1000
 _CLOCK_REALTIME = 0
 _TFD_TIMER_ABSTIME = 1
 _TFD_TIMER_CANCEL_ON_SET = 2
@@ -37,7 +39,9 @@ def listen(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> bool:
             arm()
             tell()
 
-        if timer < 0 or not arm():
+        if not (0 <= timer < HIGHEST and arm()):
+            if timer >= 0:
+                os.close(timer)
             return False
         loop.add_reader(timer, was_set)
     except Exception:  # another C library, a sandbox, or a descriptor that the loop cannot wait for

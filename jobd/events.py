@@ -54,7 +54,7 @@ DAEMON_FAILED = _event(
     error=_ERROR, traceback=_TRACEBACK,
 )  # fmt: skip
 DAEMON_STOPPED = _event(
-    "daemon.stopped", "info", "The last line of every log.",
+    "daemon.stopped", "info", "The last line of every log that shows this level.",
     exit_code="what the process leaves with", uptime_s="seconds since the process started",
     shutdown_s="seconds since the stop was asked for", runs="how many runs ended with each outcome",
 )  # fmt: skip
@@ -118,7 +118,7 @@ SHUTDOWN_WAITING = _event(
 )  # fmt: skip
 SHUTDOWN_CANCELLING = _event(
     "shutdown.cancelling", "warning", "The leftovers are cancelled.",
-    running="number of leftovers", runs=_OLDEST, reason="`grace_period`: it is over; `signal`: another signal came",
+    running="number of leftovers", runs=_OLDEST, reason="`grace_period`: it is over, or the daemon has failed; `signal`: another signal came",
 )  # fmt: skip
 SHUTDOWN_ABANDONED = _event(
     "shutdown.abandoned", "error", "A run has not ended even after its cancel timeout.",
@@ -129,7 +129,7 @@ CHILDREN_KILLED = _event(
     count="number of processes", children="the first 20 of them, as {`pid`, `command`}",
 )  # fmt: skip
 CLOCK_STEPPED = _event(
-    "clock.stepped", "warning", "Somebody has set the wall clock, on which ticks of some jobs lie.",
+    "clock.stepped", "warning", "Somebody has set the wall clock.",
     step_s="by how much; less than 0 if back",
 )  # fmt: skip
 LIFESPAN_FAILED = _event(

@@ -65,10 +65,10 @@ class Flight:
 
     def tell(self) -> None:
         """Log every run, with its age and where it stands."""
+        frames = stacks.of_all_threads()
         for run in self.oldest():
-            self._log.emit(
-                events.RUN_IN_FLIGHT, job=run.job, run_id=run.run_id, age_s=self.age_s(run), stack=self.stack(run)
-            )
+            stack = self.stack(run, frames)
+            self._log.emit(events.RUN_IN_FLIGHT, job=run.job, run_id=run.run_id, age_s=self.age_s(run), stack=stack)
 
     def give_up(self, run: Run, frames: dict[int, FrameType]) -> None:
         """Tell where a run stands that will not end."""

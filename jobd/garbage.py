@@ -22,6 +22,8 @@ from jobd.clock import Real
 #: How often to look at the counts while there is enough to collect each time. What a job makes of cyclic garbage from
 #: one look to the next is what memory grows by, compared with Python's own way.
 LOOK_EVERY_S = 0.01
+#: While no run is in flight, nobody rings, and yet there may be others who make garbage.
+IDLE_S = 60.0
 #: The oldest generation is collected for this part of the time at most: what it takes grows with the heap.
 OLDEST_SHARE = 0.05
 
@@ -73,7 +75,7 @@ class Collector:
     def _work(self) -> None:
         while True:
             try:
-                self._wake.wait()
+                self._wake.wait(IDLE_S)
                 self._let_die()
                 while _count()[0] > self._limits[0]:
                     self._collect_some()

@@ -111,8 +111,19 @@ class Executor:
             run.ask_to_stop()
             if run.of.kind in _PROCESSES and self._processes is not None:
                 self._processes.cancel(run)
-        coroutines = [run for run in batch if run.of.kind is _COROUTINE]
-        self._plane.call(self._cancel_task, _dealt(coroutines, CANCELLED_TOGETHER))
+        self._cancel_tasks([run for run in batch if run.of.kind is _COROUTINE and not run.cancel_sent])
+
+    def _cancel_tasks(self, batch: list[Run]) -> None:
+        """Each once until the plane has come to it: a plane that was held must not cancel clean-up right away, too."""
+        try:
+            for run in batch:
+                run.cancel_sent = True  # RACE: first, because the plane may come to it at once
+            if batch:
+                self._plane.call(self._cancel_task, _dealt(batch, CANCELLED_TOGETHER))
+        except BaseException:
+            for run in batch:
+                run.cancel_sent = False
+            raise
 
     def kill_all(self) -> None:
         """Kill every process that executes a run, and wait a moment for their ends. From the control plane."""
@@ -196,6 +207,7 @@ class Executor:
         _mend_main_thread()
 
     def _cancel_task(self, run: Run) -> None:
+        run.cancel_sent = False
         if isinstance(run.body, _Task) and not run.body.done():
             run.cancelled = run.cancel_as or Outcome.CANCELLED
             run.body.cancel()

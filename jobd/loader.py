@@ -24,6 +24,13 @@ class Lifespan:
     module: str
     function: Callable[..., Any]
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same one; users' callables are not asked, because they may answer with anything."""
+        return isinstance(other, Lifespan) and self.module == other.module and self.function is other.function
+
+    def __hash__(self) -> int:
+        return hash(self.module)
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:

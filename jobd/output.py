@@ -148,6 +148,8 @@ class Output:
         if cutter is None:
             cutter = starts[key] = Cutter(run, stream, self._take)
         cutter.write(data)
+        if starts is self._starts and not cutter.has_begun:  # threads, and runs that have ended, come and go
+            starts.pop(key, None)
 
     def _read(self, fd: int, most: int) -> bool:
         """Hand on what has been written to `fd`, `most` bytes of it; whether there was anything."""
@@ -185,6 +187,11 @@ class Cutter:
         self._stream = stream
         self._take = take
         self._start = b""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it keeps the start of a line."""
+        return bool(self._start)
 
     def write(self, data: bytes) -> None:
         """Hand on every line that is complete; keep the start of the next one."""

@@ -199,6 +199,7 @@ class JobPlane:
                     broken(fault)
                     return
             _tell(stray, error)
+            del error  # with its frames, and all that these hold
 
 
 def _tell(stray: Callable[[str, BaseException], None], error: BaseException) -> None:

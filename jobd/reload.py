@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 from jobd import events, faults, log, stacks, starvation
@@ -213,5 +214,7 @@ def difference(before: Sequence[Job], after: Sequence[Job]) -> Difference:
 
 
 def _declares(job: Job) -> tuple[Any, ...]:
-    code = getattr(job.function, "__code__", job.function)
+    function: Any = job.function.__func__ if type(job.function) is MethodType else job.function
+    # Other callables are the same where it is the same object: to compare them would run users' code.
+    code = function.__code__ if type(function) is FunctionType else id(function)
     return (job.schedule, job.kind, job.policies, job.command, job.target, code)

@@ -82,7 +82,9 @@ class Stopping:
         for wake in list(self._wakers):
             try:
                 wake()
-            except RuntimeError:  # RACE: a loop of the job's own that has been closed meanwhile needs no waking
+            except MemoryError:
+                raise
+            except Exception:  # RACE: a loop of the job's own that has been closed meanwhile needs no waking
                 pass
 
 
@@ -118,6 +120,7 @@ class Run:
         "begun",
         "body",
         "cancel_as",
+        "cancel_sent",
         "cancelled",
         "dropped",
         "due",
@@ -180,6 +183,8 @@ class Run:
         self.cancel_as: Outcome | None = None
         #: The same, once it has been cancelled; set by whoever executes it, so that its outcome is told truthfully.
         self.cancelled: Outcome | None = None
+        #: Whether the plane has been told to cancel it, and has not come to that.
+        self.cancel_sent = False
         self.stop_asked = False
         #: What it has printed since its last end of a line, by thread and stream: what cuts that into lines.
         self.printed: dict[tuple[int, str, str], Any] | None = None

@@ -115,7 +115,7 @@ class Sink:
         self._append(line)
 
     def _append(self, line: bytes) -> None:
-        if self._congested and type(line) is bytes:
+        if (self._congested or self._held or len(self._lines) > FEW_LINES) and type(line) is bytes:
             line = bytes(memoryview(line))  # orjson's has the buffer behind it that it was made in, ten times as large
         self._lines.append(line)  # or MemoryError, and then it is the caller's still; what comes now must not raise
         if self._congested:
@@ -129,7 +129,7 @@ class Sink:
             if not self._congested:
                 self._write_waiting()
             elif self._waiting_bytes > MAX_WAITING_BYTES:
-                self._shed(MAX_WAITING_BYTES // 2)
+                self._shed()
         except MemoryError:
             self._leave_to_writer()
 
@@ -222,6 +222,7 @@ class Sink:
         if not self._congested:
             self._waiting_bytes = 0
             self._congested = True
+            self._waiting_bytes += self._queued_bytes()
         return False
 
     def _leave_to_writer(self) -> None:
@@ -261,14 +262,19 @@ class Sink:
         for _ in taken:
             self._lines.popleft()
 
-    def _shed(self, keep_bytes: int) -> None:
-        """Give up lines until `keep_bytes` are left, but never the last line."""
+    def _shed(self) -> None:
+        """Where more waits than may, give up lines until it is half of that, but never the last line."""
         if not self._lock.acquire(False):
             return  # whoever has it is writing; the next line tries again
         try:
-            self._give_up(keep_bytes)
+            self._waiting_bytes = self._queued_bytes()  # what has been written since does not wait any more
+            if self._waiting_bytes > MAX_WAITING_BYTES:
+                self._give_up(MAX_WAITING_BYTES // 2)
         finally:
             self._lock.release()
+
+    def _queued_bytes(self) -> int:
+        return sum(map(len, list(self._lines)))
 
     def _give_up(self, keep_bytes: int, *, spare_only: bool = False) -> None:
         """With the lock: forget the oldest lines until `keep_bytes` are left, those of jobs first."""

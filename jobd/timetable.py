@@ -16,6 +16,9 @@ _LITTER = 64
 _COARSE_S = 1e-6
 
 
+def _nothing() -> None: ...
+
+
 class Timer:
     """One thing to be done."""
 
@@ -51,7 +54,7 @@ class Timetable:
         """Do not do it after all."""
         if timer.over:
             return
-        timer.over = True
+        timer.over, timer.work = True, _nothing  # which may hold a run, its job, and all that its module has
         self._litter += 1
         if self._litter > max(_LITTER, len(self._timers) // 2):
             kept = [entry for entry in self._timers if not entry[2].over]
@@ -74,7 +77,7 @@ class Timetable:
                 self._litter -= 1
             else:
                 timer.work()
-                timer.over = True
+                timer.over, timer.work = True, _nothing
             self._drop(timer)
         self._wait()
 

@@ -8,8 +8,10 @@ import pytest
 
 from jobd import reload
 from jobd.errors import Fault, InvalidConfig
+from jobd.job import Job, Kind
 from jobd.lifespans import Opened
 from jobd.loader import Lifespan, Loaded
+from jobd.schedule import Every
 from jobd.settings import Settings
 
 from .helpers import job_of
@@ -265,3 +267,39 @@ def test_handing_over_is_tried_until_there_is_memory(starved: Starved, monkeypat
     starved.loop.pass_time(1)
     assert starved.told == ["daemon.reloaded"]
     assert next(failed, None) is None
+
+
+class Rude:
+    """A callable that cannot be compared, nor asked for anything."""
+
+    async def __call__(self) -> None: ...
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = object.__hash__
+
+    def __getattribute__(self, name: str) -> Any:
+        raise ValueError(name)
+
+
+def test_callables_of_users_are_not_asked_whether_they_have_changed() -> None:
+    """Another object is another job; and what a module shares is the same only where it is the same object."""
+    one, other = Rude(), Rude()
+    jobs = [Job("job", Every(1), function, Kind.COROUTINE, "jobs") for function in (one, one, other)]
+    assert reload.difference(jobs[:1], jobs[1:2]) == reload.Difference([], [], [])
+    assert reload.difference(jobs[:1], jobs[2:]) == reload.Difference([], ["job"], [])
+    assert Lifespan("jobs", one) == Lifespan("jobs", one)
+    assert Lifespan("jobs", one) != Lifespan("jobs", other)
+
+
+def test_a_method_with_the_same_code_has_not_changed() -> None:
+    """It is another object each time that somebody asks for it."""
+
+    class Poller:
+        def poll(self) -> None: ...
+
+    poller = Poller()
+    jobs = [Job("job", Every(1), function, Kind.FUNCTION, "jobs") for function in (poller.poll, poller.poll)]
+    assert jobs[0].function is not jobs[1].function
+    assert reload.difference(jobs[:1], jobs[1:]) == reload.Difference([], [], [])

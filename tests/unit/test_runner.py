@@ -585,3 +585,38 @@ def test_each_run_has_one_end_and_each_tick_one_line(
                 if f["job"] == job.name:
                     ticks += range(f["tick"], f["tick"] + f["count"])
             assert sorted(ticks) == list(range(offered[job]))
+
+
+def test_cancellations_that_wait_together_are_one(loop: VirtualLoop, runner: Runner, to: Log) -> None:
+    """A plane that was held comes to all of them at once; none may cut off what cleans up."""
+    cleaned_up: list[int] = []
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.1)
+            cleaned_up.append(1)
+
+    runner.offer(deque([row(job_of(cleans_up), 0)]))
+    loop.pass_time(1)
+    for _ in range(3):
+        runner.cancel()  # and nothing turns meanwhile
+    loop.pass_time(0.2)
+    assert (cleaned_up, list(ended(to).values())) == ([1], ["cancelled"])
+
+
+def test_a_second_cancellation_is_one_of_its_own(loop: VirtualLoop, runner: Runner, to: Log) -> None:
+    """Where the plane has come to the first one, who has swallowed it is cancelled again."""
+
+    async def swallows_one() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    runner.offer(deque([row(job_of(swallows_one), 0)]))
+    loop.pass_time(1)
+    for _ in range(2):
+        runner.cancel()
+        loop.pass_time(0.1)
+    assert list(ended(to).values()) == ["cancelled"]

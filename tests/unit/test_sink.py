@@ -9,12 +9,13 @@ import select
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from jobd import sink
+from jobd import render, sink
 from jobd.sink import Sink, Spare
 
 from .helpers import LIMIT_S, python
@@ -571,3 +572,37 @@ def test_memory_may_run_out_at_any_allocation(reader: str) -> None:
                     print(first, count)
     """)
     assert wrong == ""
+
+
+def test_lines_that_are_held_take_as_much_memory_as_they_are_long(pipe: Pipe) -> None:
+    """What orjson returns holds on to a buffer of some kilobytes, however short it is."""
+    to = Sink(pipe.writing, dropped)
+    to.hold()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        length = 0
+        for n in range(5_000):
+            made = render.line({"event": "run.finished", "job": "job", "number": n, "pad": "x" * 100})
+            length += len(made)
+            to.write(made)
+        del made
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < 2 * length
+
+
+def test_a_reader_that_keeps_up_with_its_backlog_loses_nothing(pipe: Pipe) -> None:
+    """What counts is what waits, not all that has passed by since the reader fell behind."""
+    to = Sink(pipe.writing, dropped)
+    size, backlog = 1_000, sink.MAX_WAITING_BYTES * 5 // 8 // 1_000
+    for n in range(backlog):
+        to.write(Spare(line(n, size)))
+    data = b""
+    for n in range(backlog, 3 * backlog):
+        to.write(Spare(line(n, size)))
+        while len(data) < (n - backlog) * size:
+            data += pipe.read(bool)
+    data += pipe.read(lambda rest: rest.endswith(b".\n") and number(rest.splitlines()[-1]) == 3 * backlog - 1)
+    assert list(map(number, data.splitlines())) == list(range(3 * backlog))
