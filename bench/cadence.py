@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 HEAP = "heap and create_task"
 REST = """\
-What is said under `dispatch` of a run without lines, and here the thousand jobs are a thousand lines in the spawner's
-heap, each of which is asked for its next tick."""
+What is said under `dispatch` of a run without lines, and here the thousand jobs are a thousand lines, each of
+which is asked for its next tick."""
 CPU = Goal("1,000 jobs every second, no log: CPU per run", 2.0, "x", floor=HEAP, held=2, rest=REST)
 LATENESS: dict[str, Callable[[list[float]], float]] = {
     "median": median,

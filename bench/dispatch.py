@@ -17,9 +17,8 @@ rest is structlog's call with nine named values, the dictionary and the queue. A
 structlog would save about a third of a line; and every line would be made in two ways."""
 REST = """\
 The run itself (its id, its two instants, its place in three registers), a coroutine around the job's own, the gate
-that makes the start and its line one step with the stop, and the hop to the job plane. On one loop, with everything
-else the same, it is 2.0 x in instructions; the rest is what two threads cost that take the interpreter's lock in turn.
-Then a job could hold the signals up."""
+that makes the start and its line one step with the stop, and the hop to the job plane. In instructions it is within
+the goal; in time, two threads take the interpreter's lock in turn. On one loop a job could hold the signals up."""
 LINES = Goal("CPU per run, two lines each", 4.0, "x", floor=BARE, reached=4.8, held=2, rest=LINES_REST)
 NO_LINES = Goal("CPU per run, no lines (log level warning)", 2.0, "x", floor=BARE, reached=2.4, held=2, rest=REST)
 JOBS = 1000
