@@ -118,7 +118,8 @@ SHUTDOWN_WAITING = _event(
 )  # fmt: skip
 SHUTDOWN_CANCELLING = _event(
     "shutdown.cancelling", "warning", "The leftovers are cancelled.",
-    running="number of leftovers", runs=_OLDEST, reason="`grace_period`: it is over, or the daemon has failed; `signal`: another signal came",
+    running="number of leftovers", runs=_OLDEST,
+    reason="`grace_period`: it is over, or the daemon has failed; `signal`: another signal came",
 )  # fmt: skip
 SHUTDOWN_ABANDONED = _event(
     "shutdown.abandoned", "error", "A run has not ended even after its cancel timeout.",

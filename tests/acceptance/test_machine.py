@@ -110,16 +110,22 @@ def test_a_stop_finds_its_way_out_while_there_is_no_memory(launch: Launcher) -> 
 # Descriptors.
 
 
+def lives_and_stops(daemon: Daemon) -> bool:
+    """Whether it has come to life; then it has to go on, and to stop in order."""
+    ready = daemon.log.wait_until(lambda lines: any(line["event"] == "daemon.ready" for line in lines), 20)
+    if ready:
+        assert_goes_on(daemon)
+        assert daemon.stop() == 0
+        daemon.assert_log_is_consistent()
+    return bool(ready)
+
+
 @pytest.mark.parametrize("limit", [14, 16, 20, 24, 32, 64])
 def test_few_descriptors_are_enough_or_the_start_is_refused(launch: Launcher, limit: int) -> None:
     """A daemon that has what it needs runs; one that has not says so and leaves."""
     set_limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
     daemon = launch(HONEST, program=becoming_jobd(set_limit))
-    if daemon.log.wait_until(lambda lines: any(line["event"] == "daemon.ready" for line in lines), 20):
-        assert_goes_on(daemon)
-        assert daemon.stop() == 0
-        daemon.assert_log_is_consistent()
-    else:
+    if not lives_and_stops(daemon):
         assert daemon.exit_code() in (70, 78)
 
 
@@ -129,11 +135,7 @@ def test_little_memory_is_enough_or_the_start_is_refused(launch: Launcher, megab
     size = megabytes << 20
     set_limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({size}, {size}))"
     daemon = launch(HONEST, program=becoming_jobd(set_limit))
-    if daemon.log.wait_until(lambda lines: any(line["event"] == "daemon.ready" for line in lines), 20):
-        assert_goes_on(daemon)
-        assert daemon.stop() == 0
-        daemon.assert_log_is_consistent()
-    else:
+    if not lives_and_stops(daemon):
         code = daemon.exit_code()
         if not daemon.lines:  # it was Python that found too little
             assert code == 1
