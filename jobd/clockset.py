@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 
 #: No loop that waits by select(2) can wait for a descriptor above that, with some room.
-HIGHEST = 1000
+HIGHEST_FD = 1000
 _CLOCK_REALTIME = 0
 _TFD_TIMER_ABSTIME = 1
 _TFD_TIMER_CANCEL_ON_SET = 2
@@ -39,7 +39,7 @@ def listen(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> bool:
             arm()
             tell()
 
-        if not (0 <= timer < HIGHEST and arm()):
+        if not (0 <= timer < HIGHEST_FD and arm()):
             if timer >= 0:
                 os.close(timer)
             return False

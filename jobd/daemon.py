@@ -404,7 +404,7 @@ def _selector() -> selectors.BaseSelector:
     # It knows no descriptor above 1023, and whoever started us may have left that many open. Two are needed.
     highest = os.dup(signals.fileno())
     os.close(highest)
-    fits = max(highest, signals.fileno()) < 1000
+    fits = max(highest, signals.fileno()) < clockset.HIGHEST_FD
     return selectors.SelectSelector() if fits else selectors.DefaultSelector()
 
 

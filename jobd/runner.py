@@ -94,7 +94,7 @@ class Runner:
         self._untold = False
         self._context = contextvars.Context()
         self.take_tellers()
-        #: How many runs ended with each outcome; no count takes memory that is here from the beginning.
+        #: How many runs ended with each outcome; all are there from the beginning, since to add one takes memory.
         self.outcomes = dict.fromkeys(Outcome, 0)
         #: Called on the control plane after it has seen off runs; the stop sequence and the status listen.
         self.on_change: Callable[[], None] = lambda: None
