@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobd import (
@@ -86,10 +86,15 @@ class _Configuration:
         except InvalidConfig as invalid:
             _hand_on(before)
             raise InvalidConfig(self.faults + invalid.faults) from None
-        if self.faults:
+
+        def take_back() -> None:
             _hand_on(before)
+            loaded.take_back()
+
+        if self.faults:
+            take_back()
             raise InvalidConfig(self.faults)
-        return loaded
+        return replace(loaded, take_back=take_back)
 
 
 #: The jobs' own variables that a file has put into the environment.

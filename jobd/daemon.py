@@ -43,7 +43,7 @@ from jobd import (
 from jobd import settings as setting
 from jobd.agenda import Agenda
 from jobd.clock import Real, seconds
-from jobd.errors import InvalidConfig
+from jobd.errors import Fault, InvalidConfig
 from jobd.exits import ExitCode
 from jobd.job import Due
 from jobd.loader import Loaded
@@ -98,6 +98,7 @@ class Daemon:
             loop=self._loop,
             to=to,
             notifier=self._notifier,
+            plane=self._plane,
             lifespans=self._lifespans,
             read=lambda: self._load(True),
             may_use=lambda: self._stop.state is State.RUNNING,
@@ -224,12 +225,12 @@ class Daemon:
             self._begin()
         self._serving = True
 
-    def _opened(self, fault: tuple[str, BaseException] | None) -> None:
+    def _opened(self, fault: Fault | None) -> None:
         """What jobs share is open, or cannot be opened."""
         if fault is None:
             self._begin()
         elif self._stop.state is State.STARTING:
-            faults.tell(self._log, [faults.of_lifespan(*fault)])
+            faults.tell(self._log, [fault])
             self._stop.refuse()
 
     def _begin(self) -> None:
@@ -268,6 +269,7 @@ class Daemon:
         setting.in_use = settings
         if loaded.lifespans != self._loaded.lifespans:
             self._lifespans.retire(self._runner.begun, but_last=bool(loaded.lifespans))
+        garbage.drop(self._loaded)
         self._loaded, self._settings = loaded, settings  # at last: where memory is lacking, all of it is done again
         self._runs_changed()
 

@@ -3,7 +3,9 @@
 Imports nothing of ours.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +20,9 @@ class Fault:
     source: str
     #: What is wrong and what would be right, as one sentence.
     reason: str
-    #: The exception behind it, where one was raised: by a jobs module at import, say.
-    exception: BaseException | None = None
+    #: The fields `error` and `traceback`, where an exception is behind it: of a jobs module at import, say. Made on the
+    #: thread that it was raised in, because its texts run the user's code.
+    failure: Mapping[str, Any] | None = None
 
 
 class InvalidConfig(Exception):

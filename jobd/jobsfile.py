@@ -122,12 +122,14 @@ class _Reader:
     def _source(self, path: tuple[str, ...]) -> str:
         return f"{self._shown} line {tomllines.nearest(self._lines, path)}"
 
-    def _fault(self, path: tuple[str, ...], value: object, reason: str, raised: BaseException | None = None) -> None:
+    def _fault(
+        self, path: tuple[str, ...], value: object, reason: str, failure: Mapping[str, Any] | None = None
+    ) -> None:
         """Keep the fault of what stands there; whatever a variable holds is not shown."""
         setting = ".".join(map(keys.name_written, path))[: keys.MAX_SHOWN]
         secret = "env" in (path[2:] if path[0] == "jobs" else path) or reason.endswith(_MEANT_ENV)
         shown = "***" if secret else written(value)
-        self.read.faults.append(Fault(setting, shown, self._source(path), reason, raised))
+        self.read.faults.append(Fault(setting, shown, self._source(path), reason, failure))
         if len(self.read.faults) == MAX_FAULTS:
             raise _Enough
 
@@ -208,7 +210,7 @@ class _Reader:
         try:
             function = self._find(own["call"])
         except Unusable as unusable:
-            self._fault((*path, "call"), own["call"], str(unusable), unusable.__cause__)
+            self._fault((*path, "call"), own["call"], str(unusable), modules.raised(unusable))
             return jobs.NO_FUNCTION, plain
         return function, jobs.declared(function) or plain
 

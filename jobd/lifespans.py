@@ -1,6 +1,6 @@
 """What the jobs of a module share, opened before their first run and closed after their last.
 
-May import: events, garbage, log, plane, render, stacks. An asynchronous context manager is entered and left by one and
+May import: errors, events, faults, log, plane, stacks. An asynchronous context manager is entered and left by one and
 the same task on the job plane, as libraries want it; here stands what the control plane knows of that task.
 
 A reload opens new ones before the old ones close: these are left when the runs that may use them have ended.
@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
-from jobd import events, log, render, stacks
+from jobd import events, faults, log, stacks
+from jobd.errors import Fault
 from jobd.plane import FRAMES, JobPlane
 
 
@@ -32,8 +33,11 @@ class Lifespan(Protocol):
         """Makes the context manager; or an asynchronous generator function that one is made of."""
 
 
-#: Told once: whether they are open, or which module's has raised what.
-Opened = Callable[[tuple[str, BaseException] | None], None]
+#: Told once: that they are open, or why they cannot be.
+Opened = Callable[[Fault | None], None]
+
+#: Made beforehand, for an end that takes more memory to tell than there is.
+_STARVED = faults.of_lifespan("", MemoryError("no memory was left to tell what it raised"))
 
 
 class Lifespans:
@@ -93,6 +97,10 @@ class Lifespans:
             if life.needed_by is not None and not any(run in in_flight for run in life.needed_by):
                 life.close(self._plane)
 
+    def newest_stack(self) -> list[str]:
+        """Where those that have been opened last stand in the code."""
+        return self._lives[-1].stack(self._plane.ident) if self._lives else []
+
     def abandon(self) -> None:
         """Tell of those that have not closed."""
         for life in self._lives:
@@ -115,10 +123,9 @@ class Lifespans:
 
     def _see_off(self, life: "_Life") -> None:
         if not life.is_told:
-            error = life.error or RuntimeError("it was closed before it had opened")
-            life.opened((life.module, error))
-        elif life.error is not None:
-            self._log.emit(events.LIFESPAN_FAILED, module=life.module, **render.failure(life.error, skip=1))
+            life.opened(life.fault or faults.of_lifespan_closed(life.module))
+        elif life.fault is not None:
+            self._log.emit(events.LIFESPAN_FAILED, module=life.module, **(life.fault.failure or {}))
         self._untold = True
         self._lives.remove(life)
 
@@ -141,11 +148,11 @@ class _Life:
         self.is_told = False
         #: At which module the task is, and what has come out of it.
         self.module = ""
-        self.error: BaseException | None = None
+        self.fault: Fault | None = None
         #: The runs that are to end before they are closed; None: they are in use.
         self.needed_by: set[str] | None = None
 
-    def opened(self, fault: tuple[str, BaseException] | None) -> None:
+    def opened(self, fault: Fault | None) -> None:
         """Tell whoever has had them opened, once."""
         if not self.is_told:
             self._opened(fault)
@@ -193,9 +200,17 @@ class _Life:
             self._closing.set()
 
     def _end(self, task: asyncio.Task[None], tell: Callable[[], None]) -> None:
-        if task.cancelled():
-            self.error = None if self._asked else asyncio.CancelledError("something in it has been cancelled")
-        else:
-            self.error = task.exception()
+        if not task.cancelled():
+            self.fault = self._fault(task.exception())
+        elif not self._asked:
+            self.fault = self._fault(asyncio.CancelledError("something in it has been cancelled"))
+        self._task = None  # here: with the task goes what it has raised, and with that what a job has left there
         self.has_ended = True
         tell()
+
+    def _fault(self, error: BaseException | None) -> Fault | None:
+        """What is told of the error; made here, because that runs the user's code."""
+        try:
+            return None if error is None else faults.of_lifespan(self.module, error)
+        except Exception:  # no memory, say
+            return _STARVED

@@ -6,8 +6,8 @@ here for the functions that they call.
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +32,10 @@ class Lifespan:
         return hash(self.module)
 
 
+def _nothing() -> None:
+    """Of what has come in place of nothing, there is nothing to take back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What the targets name."""
@@ -39,6 +43,8 @@ class Loaded:
     jobs: list[jobs.Job]
     #: Those of the modules that targets or jobs name, in this order.
     lifespans: list[Lifespan]
+    #: Has everything be as it was before this was loaded, for whoever does not use it after all.
+    take_back: Callable[[], None] = field(default=_nothing, compare=False)
 
 
 def load(targets: Sequence[str], interval_s: float, source: str, here: str, *, fresh: bool = False) -> Loaded:
@@ -50,11 +56,11 @@ def load(targets: Sequence[str], interval_s: float, source: str, here: str, *, f
     """
     if here not in sys.path:
         sys.path.insert(0, here)
-    with modules.recorded(here, fresh=fresh):
+    with modules.recorded(here, fresh=fresh) as take_back:
         loading = _Loading(schedule.Every(interval_s), source, here)
         for target in targets:
             loading.take(target)
-        return loading.loaded()
+        return loading.loaded(take_back)
 
 
 class _Loading:
@@ -70,11 +76,11 @@ class _Loading:
         self._unusable: dict[str, Unusable] = {}
         self._faults: list[Fault] = []
 
-    def loaded(self) -> Loaded:
+    def loaded(self, take_back: Callable[[], None]) -> Loaded:
         """What has been found. Raises `InvalidConfig`."""
         if self._faults:
             raise InvalidConfig(self._faults)
-        return Loaded(list(self._named.values()), list(self._lifespans.values()))
+        return Loaded(list(self._named.values()), list(self._lifespans.values()), take_back)
 
     def take(self, target: str) -> None:
         """Find what the target names."""
@@ -84,10 +90,10 @@ class _Loading:
             else:
                 self._take_functions(target)
         except Unusable as unusable:
-            self._fault(target, str(unusable), unusable.__cause__)
+            self._fault(target, str(unusable), modules.raised(unusable))
 
-    def _fault(self, target: str, reason: str, raised: BaseException | None = None) -> None:
-        self._faults.append(Fault("JOBD_JOBS", target, self._source, reason, raised))
+    def _fault(self, target: str, reason: str, failure: Mapping[str, Any] | None = None) -> None:
+        self._faults.append(Fault("JOBD_JOBS", target, self._source, reason, failure))
 
     def _take_functions(self, target: str) -> None:
         for name, function in modules.looking(self._functions, target):
@@ -95,7 +101,7 @@ class _Loading:
                 job = modules.looking(self._job, function, name)
             except Unusable as unusable:
                 reason = str(unusable) if name == target else f"{name} {unusable}"
-                self._fault(target, reason, unusable.__cause__)
+                self._fault(target, reason, modules.raised(unusable))
                 continue
             if second := self._second(job):
                 self._fault(target, f"{name} {second}")

@@ -1,7 +1,7 @@
 """The users' modules: imports them, finds in them what a target names, and forgets them to import them afresh.
 
-May import: clock, errors, job. Runs the users' code, at import and when a thing in a module is looked at, so all of it
-can raise anything; what comes out is `Unusable`, with what was raised as its cause.
+May import: clock, errors, job, render. Runs the users' code, at import and when a thing in a module is looked at, so
+all of it can raise anything; what comes out is `Unusable`, with what was raised as its cause.
 
 Tricky: what an import has brought in is known by its name only, in `sys.modules`, where a module may put anything in
 its own place. And what is forgotten must be the user's: packages that are installed below the current directory, in an
@@ -13,12 +13,13 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from jobd import job as jobs
+from jobd import render
 from jobd.clock import Real
 from jobd.errors import Unusable
 from jobd.job import Kind
@@ -123,25 +124,34 @@ def kind_of(function: Callable[..., Any], isolated: bool) -> Kind:
 
 
 @contextlib.contextmanager
-def recorded(here: str, *, fresh: bool) -> Iterator[None]:
+def recorded(here: str, *, fresh: bool) -> Iterator[Callable[[], None]]:
     """Remember what is imported meanwhile.
 
     If `fresh`, and any of what was imported before and lies under the directory `here` has changed since, forget that
-    first; if an exception comes by, put it back.
+    first. It is put back if an exception comes by, or whenever what is yielded is called.
     """
+    known = dict(_imported)
     old = _forget(here) if fresh else {}
     before = sys.modules.copy()
     began_ns = Real.time_ns() - _COARSE_NS
-    try:
-        yield
-    except BaseException:
+
+    def take_back() -> None:
         _put_back(old, before)
+        _imported.update({name: known[name] for name in old})
+
+    try:
+        try:
+            yield take_back
+        finally:
+            _record(before, began_ns)
+    except BaseException:
+        take_back()
         raise
-    for name, module in sys.modules.copy().items():
-        if name not in before:
-            stamp = _stamp(module)
-            # RACE: written while it was imported: nobody knows which of the two it is, so it counts as changed.
-            _imported[name] = stamp if stamp < (began_ns,) else _UNSURE
+
+
+def raised(unusable: Unusable) -> dict[str, Any] | None:
+    """The fields `error` and `traceback` of the exception that made it unusable, if one did."""
+    return None if unusable.__cause__ is None else render.failure(unusable.__cause__)
 
 
 def _generates(function: Callable[..., Any]) -> bool:
@@ -205,6 +215,15 @@ def _forget(here: str) -> dict[str, ModuleType]:
             Path(importlib.util.cache_from_source(str(file))).unlink()  # would be taken for up to date
     importlib.invalidate_caches()
     return old
+
+
+def _record(before: Collection[str], began_ns: int) -> None:
+    """Remember what has been imported since then, and how its files are now."""
+    for name, module in sys.modules.copy().items():
+        if name not in before:
+            stamp = _stamp(module)
+            # RACE: written while it was imported: nobody knows which of the two it is, so it counts as changed.
+            _imported[name] = stamp if stamp < (began_ns,) else _UNSURE
 
 
 def _put_back(old: dict[str, ModuleType], before: dict[str, ModuleType]) -> None:

@@ -1,8 +1,8 @@
 """Reading jobs and settings again while the daemon runs, on SIGHUP: all that was read is used, or nothing of it.
 
-May import: agenda, clock, errors, events, faults, job, lifespans, loader, log, notify, settings, stacks,
-starvation. Modules are imported in a thread of its own, because that runs user code, however long it takes; what comes
-of it goes to the control plane. There it waits until what the jobs share is open.
+May import: agenda, clock, errors, events, faults, garbage, job, lifespans, loader, log, notify, plane, settings,
+stacks, starvation. Modules are imported in a thread of its own, because that runs user code, however long it takes;
+what comes of it goes to the control plane. There it waits until what the jobs share is open.
 
 Tricky: memory may be lacking anywhere. So what has been read goes its way in steps, each of which can be done again:
 the one that has failed is the next one when somebody calls `resume`. And a thread may die before its first line, for
@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, cast
 
-from jobd import events, faults, log, stacks, starvation
+from jobd import events, faults, garbage, log, stacks, starvation
 from jobd.agenda import Agenda
 from jobd.clock import Real
 from jobd.errors import Fault, InvalidConfig
@@ -28,6 +28,7 @@ from jobd.job import Job
 from jobd.lifespans import Lifespans
 from jobd.loader import Loaded
 from jobd.notify import Notifier
+from jobd.plane import JobPlane
 from jobd.settings import Settings
 
 #: A reload that takes longer is told, again each time that has doubled.
@@ -35,12 +36,14 @@ TELL_AFTER_S = 5.0
 #: How long to leave the machine alone when it has nothing to give.
 STARVED_S = 0.02
 
-#: What is read.
+#: What is read, and what may come of it instead.
 Read = tuple[Settings, Loaded]
+_Found = Read | list[Fault]
 #: What is done on the control plane, one after the other; each says what comes next.
 _Step = Callable[["Reload"], "_Step | None"]
 
-_UNBORN = MemoryError("the thread that was to read has not begun")
+_UNBORN = [faults.of_reload(MemoryError("the thread that was to read has not begun"))]
+_STARVED = [faults.of_reload(MemoryError("no memory was left to tell why"))]
 
 
 class Reload:
@@ -52,6 +55,7 @@ class Reload:
         loop: asyncio.AbstractEventLoop,
         to: log.Log,
         notifier: Notifier,
+        plane: JobPlane,
         lifespans: Lifespans,
         read: Callable[[], Read],
         may_use: Callable[[], bool],
@@ -65,6 +69,7 @@ class Reload:
         self._loop = loop
         self._log = to
         self._notifier = notifier
+        self._plane = plane
         self._lifespans = lifespans
         self._read = read
         self._may_use = may_use
@@ -76,12 +81,13 @@ class Reload:
         self._again = False
         #: The thread that reads, once it does; and what has come out of that, until the control plane takes it.
         self._reader: int | None = None
-        self._found: Read | BaseException | None = None
+        self._found: _Found | None = None
         #: What is to be done next with what has been found.
         self._step: _Step | None = None
-        self._result: Read | BaseException = _UNBORN
-        self._new: Read
+        self._result: _Found = _UNBORN
         self._changes: Difference
+        #: Why what the new jobs share cannot be opened, until all is as it was before.
+        self._unopened: Fault | None = None
         self._faults: deque[Fault] = deque()
         self._refused = 0
 
@@ -105,7 +111,7 @@ class Reload:
             self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell, claim, TELL_AFTER_S))
             start_new_thread(self._work, (claim,))
         except Exception as error:  # no thread is to be had
-            self._found = error
+            self._found = [faults.of_reload(error)]
             self._take_found()
 
     def _tell(self, claim: LockType, waited_s: float) -> None:
@@ -123,13 +129,18 @@ class Reload:
             return
         try:
             self._reader = get_ident()
-            self._found = self._read()
+            found: _Found = self._read()
         except BaseException as error:  # whatever a module raises when it is imported
-            self._found = error
-        while not self._hand_over():
+            found = _faults(error)
+        self._hand_over(found)
+
+    def _hand_over(self, found: _Found) -> None:
+        """From another thread: give it to the control plane, whatever is lacking."""
+        self._found = found
+        while not self._is_called():
             Real.sleep(STARVED_S)
 
-    def _hand_over(self) -> bool:
+    def _is_called(self) -> bool:
         try:
             self._loop.call_soon_threadsafe(self._take_found, context=self._context)
         except Exception as error:
@@ -149,20 +160,44 @@ class Reload:
 
     def _sort(self) -> _Step:
         result = self._result
-        if isinstance(result, BaseException):
-            return self._refusing(result.faults if isinstance(result, InvalidConfig) else [faults.of_reload(result)])
-        self._new = result
+        if isinstance(result, list):
+            return self._refusing(result)
         loaded, used = result[1], self._in_use()
         self._changes = difference(used.jobs, loaded.jobs)
         return Reload._open if loaded.lifespans and loaded.lifespans != used.lifespans else Reload._take
 
+    @property
+    def _new(self) -> Read:
+        """What has been read, where that is without a fault."""
+        return cast(Read, self._result)
+
     def _open(self) -> None:
         """Open what the new jobs share."""
+        self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell_opening, TELL_AFTER_S))
         self._lifespans.open(self._new[1].lifespans, self._opened)
 
-    def _opened(self, fault: tuple[str, BaseException] | None) -> None:
-        self._step = Reload._take if fault is None else self._refusing([faults.of_lifespan(*fault)])
+    def _tell_opening(self, waited_s: float) -> None:
+        """It takes long: where it stands."""
+        self._log.emit(events.RELOAD_WAITING, waited_s=waited_s, stack=self._lifespans.newest_stack())
+        self._agenda.after(waited_s, "tell", partial(self._tell_opening, 2 * waited_s))
+
+    def _opened(self, fault: Fault | None) -> None:
+        self._agenda.clear()
+        self._unopened = fault
+        self._step = Reload._take if fault is None else Reload._take_back
         self._loop.call_soon(self._go_on)
+
+    def _take_back(self) -> None:
+        """Have everything be as it was before; on the job plane, because a module may be anything."""
+        self._plane.call(self._put_back, [[self._new[1].take_back]])
+
+    def _put_back(self, take_back: Callable[[], None]) -> None:
+        fault, self._unopened = self._unopened, None
+        if fault is not None:  # else it has been called for once more
+            try:
+                take_back()
+            finally:
+                self._hand_over([fault])
 
     def _take(self) -> _Step:
         self._use(*self._new)
@@ -186,6 +221,7 @@ class Reload:
 
     def _end(self) -> None:
         self._notifier.ready()
+        garbage.drop(self._result)
         self._result = _UNBORN
         self._reading = False
         if self._again:
@@ -200,6 +236,14 @@ class Difference:
     added: list[str]
     changed: list[str]
     removed: list[str]
+
+
+def _faults(error: BaseException) -> list[Fault]:
+    """What is told of the error; made where it was raised, because that runs the user's code."""
+    try:
+        return error.faults if type(error) is InvalidConfig else [faults.of_reload(error)]
+    except Exception:  # no memory, say
+        return _STARVED
 
 
 def difference(before: Sequence[Job], after: Sequence[Job]) -> Difference:

@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from jobd import signals
 
 from .conftest import Launcher
@@ -107,6 +109,85 @@ def test_what_was_refused_is_read_again(launch: Launcher, tmp_path: Path) -> Non
     (tmp_path / "broken").unlink()
     assert reload(daemon)["changed"] == ["steady"]
     daemon.wait_for("version", number=2)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_a_module_that_came_with_what_was_refused_is_read_again(launch: Launcher) -> None:
+    """Though no job that is in use has ever needed it."""
+    daemon = launch(STEADY)
+    daemon.wait_for("version", number=1)
+    launch.write("helper", "NUMBER = 2")
+    rewrite(launch, "import helper", "raise RuntimeError")
+    reload(daemon, "reload.refused")
+    launch.write("helper", "NUMBER = 3")
+    rewrite(launch, "import helper", STEADY.replace("number=1", "number=helper.NUMBER"))
+    reload(daemon)
+    daemon.wait_for("version")
+    daemon.wait_for("version", number=3)
+    assert not daemon.events("version", number=2)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+@pytest.mark.parametrize(
+    ("refused", "setting"),
+    [("@lifespan\nasync def life():\n    raise ValueError('no')\n    yield", ""), ("", "JOBD_INTERVAL=soon\n")],
+    ids=["lifespan", "setting"],
+)
+def test_nothing_of_what_is_refused_stays(launch: Launcher, tmp_path: Path, refused: str, setting: str) -> None:
+    """Neither a module nor a variable of a file: who imports late gets what goes with the jobs that are in use."""
+    sees = (
+        "from jobd import lifespan\nimport helper\n@every('0.3')\ndef sees():\n"
+        "    import helper\n    log.info('sees', module=helper.NUMBER, file=os.environ['MINE'])"
+    )
+    (tmp_path / ".env").write_text("MINE=1\n")
+    launch.write("helper", "NUMBER = 1")
+    daemon = launch(sees)
+    daemon.wait_for("sees", module=1, file="1")
+    (tmp_path / ".env").write_text(f"MINE=2\n{setting}")
+    launch.write("helper", "NUMBER = 2")
+    rewrite(launch, sees, refused)
+    assert reload(daemon, "reload.refused")["faults"] == 1
+    count = len(daemon.events("sees"))
+    daemon.wait_for("sees", count=count + 2)
+    seen = daemon.events("sees")[count + 1]  # of a run that has begun since
+    assert (seen["module"], seen["file"]) == (1, "1")
+    (tmp_path / ".env").write_text("MINE=2\n")
+    rewrite(launch, sees)
+    reload(daemon)
+    daemon.wait_for("sees", module=2, file="2")
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+@pytest.mark.parametrize(
+    "raises",
+    [
+        "raise Slow",
+        "@lifespan\nasync def life():\n    raise Slow\n    yield",
+        "@lifespan\nasync def life():\n    yield\n    raise Slow",
+    ],
+    ids=["import", "opening", "closing"],
+)
+def test_what_an_exception_says_of_itself_is_not_asked_on_the_control_plane(launch: Launcher, raises: str) -> None:
+    """It may take for ever; so it is asked on the thread where it was raised."""
+    slow = (
+        "from jobd import lifespan\nimport threading\nclass Slow(Exception):\n    def __str__(self):\n"
+        "        log.info('asked', main=threading.get_native_id() == os.getpid())\n        return 'said so'"
+    )
+    daemon = launch(STEADY)
+    daemon.wait_for("version")
+    rewrite(launch, slow, raises, STEADY.replace("number=1", "number=2"))
+    daemon.signal(signal.SIGHUP)
+    if "yield\n    raise" in raises:
+        daemon.wait_for("version", number=2)
+        rewrite(launch, STEADY)
+        daemon.signal(signal.SIGHUP)
+    told = daemon.wait_for("lifespan.failed" if "yield\n    raise" in raises else "config.invalid")
+    assert isinstance(told["error"], dict)
+    assert told["error"]["message"] == "said so"
+    assert {line["main"] for line in daemon.events("asked")} == {False}
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
 

@@ -11,6 +11,7 @@ from jobd.errors import Fault, InvalidConfig
 from jobd.job import Job, Kind
 from jobd.lifespans import Opened
 from jobd.loader import Lifespan, Loaded
+from jobd.plane import JobPlane
 from jobd.schedule import Every
 from jobd.settings import Settings
 
@@ -41,6 +42,7 @@ class Starved:
             loop=loop,
             to=self.to,
             notifier=self,  # type: ignore[arg-type]
+            plane=JobPlane(loop),
             lifespans=self,  # type: ignore[arg-type]
             read=self._read,
             may_use=lambda: self.runs,
@@ -67,6 +69,10 @@ class Starved:
             self.lacks_opening -= 1
             raise MemoryError
         self.opened = opened
+
+    def newest_stack(self) -> list[str]:
+        """As `Lifespans.newest_stack`."""
+        return ["where it opens"]
 
     def read_up(self) -> None:
         """Ask for a reload, and let its thread do its work."""
@@ -208,15 +214,42 @@ def test_lifespans_are_opened_once_and_then_the_jobs_are_used(starved: Starved) 
     assert starved.told == ["daemon.reloaded"] * 2
 
 
-def test_a_lifespan_that_fails_to_open_refuses_the_reload(starved: Starved) -> None:
-    """And what was in use is still."""
-    starved.read = Loaded([job_of()], [LIFESPAN])
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_lifespan_that_fails_to_open_refuses_the_reload(
+    starved: Starved, monkeypatch: pytest.MonkeyPatch, lacking: int
+) -> None:
+    """And what was in use is still; whatever the new modules have brought is taken back, once."""
+    taken_back: list[None] = []
+    starved.read = Loaded([job_of()], [LIFESPAN], lambda: taken_back.append(None))
+    call, fails = starved.reload._plane.call, [MemoryError] * lacking
+
+    def fails_after_all(*arguments: Any) -> None:
+        call(*arguments)
+        if fails:
+            raise fails.pop()
+
+    monkeypatch.setattr(starved.reload._plane, "call", fails_after_all)
     starved.read_up()
     starved.loop.pass_time(1)
-    starved.opened(("jobs", ValueError("no")))
+    starved.opened(Fault("JOBD_JOBS", "jobs", "lifespan", "no"))
+    starved.loop.set_exception_handler(lambda *_: None)
+    starved.loop.pass_time(1)
+    starved.reload.resume()
     starved.loop.pass_time(1)
     assert starved.told == ["config.invalid", "reload.refused"]
-    assert starved.used == []
+    assert (starved.used, len(taken_back)) == ([], 1)
+
+
+def test_a_lifespan_that_takes_long_to_open_is_told_in_longer_and_longer_intervals(starved: Starved) -> None:
+    """With the place where it stands; until it is open, or cannot be."""
+    starved.read = Loaded([job_of()], [LIFESPAN])
+    starved.read_up()
+    starved.loop.pass_time(36)
+    starved.opened(None)
+    starved.loop.pass_time(100)
+    assert [line.fields.get("waited_s") for line in starved.to.lines] == [5, 10, 20, None]
+    assert starved.to.lines[0].fields["stack"] == ["where it opens"]
+    assert starved.told[-1] == "daemon.reloaded"
 
 
 def test_a_stop_ends_a_reload_without_a_word(starved: Starved) -> None:
