@@ -300,11 +300,16 @@ class Daemon:
                 running=self._runner.running,
                 uptime_s=_uptime_s(),
             )
-            self._runner.flight.tell()
+            self._runner.flight.ask()
+            self._tell_in_flight()
         elif signum == signal.SIGQUIT:
             self._fences.show_stacks()
         elif signum in signals.STRAY:
             self._ignore(signum)
+
+    def _tell_in_flight(self) -> None:
+        if self._runner.flight.tell():
+            self._agenda.after(0, "runs in flight", self._tell_in_flight)
 
     def _handle_soon(self, signum: int) -> None:
         if signum not in self._to_handle:  # like the kernel: one that waits already is not counted

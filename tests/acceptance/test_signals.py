@@ -96,6 +96,18 @@ def test_status_names_every_run_and_where_it_stands(launch: Launcher) -> None:
     daemon.assert_log_is_consistent()
 
 
+def test_status_names_each_of_many_runs_once(launch: Launcher) -> None:
+    """More of them than are told at a time."""
+    jobs = "".join(f"@every('1h')\nasync def job_{n}(): await asyncio.sleep(60)\n" for n in range(300))
+    daemon = launch(jobs, JOBD_GRACE_PERIOD="0")
+    daemon.wait_for("run.started", count=300)
+    daemon.signal(signal.SIGUSR1)
+    daemon.wait_for("run.in_flight", count=300)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+    assert len({line["run_id"] for line in daemon.events("run.in_flight")}) == 300
+
+
 def test_status_is_told_while_the_loop_is_blocked(launch: Launcher) -> None:
     """SIGUSR1 shows which coroutine holds the loop, and in which line."""
     daemon = launch(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from jobd import events
+from jobd import events, flight
 from jobd.job import Job
 from jobd.plane import JobPlane
 from jobd.run import current_run
@@ -509,12 +509,30 @@ def test_runs_in_flight_are_told_with_their_place(loop: VirtualLoop, runner: Run
 
     runner.offer(deque([row(job_of(body), 0)]))
     loop.pass_time(3)
-    runner.flight.tell()
+    runner.flight.ask()
+    assert not runner.flight.tell()
     (told,) = to.of(events.RUN_IN_FLIGHT)
     assert (told["job"], told["age_s"]) == ("job", 3.0)
     assert "test_runs_in_flight_are_told_with_their_place.<locals>.body" in told["stack"][0]
     assert "in long" in told["stack"][1]
     assert not any("invoke.py" in place for place in told["stack"])
+
+
+def test_of_many_runs_in_flight_some_are_told_at_a_time(loop: VirtualLoop, runner: Runner, to: Log) -> None:
+    """Each once, but for those that have ended by then: no stop is to wait for thousands of places in the code."""
+    for number in range(2 * flight.TOLD_TOGETHER):
+        runner.offer(deque([row(job_of(long, str(number)), 0)]))
+    loop.pass_time(1)
+    runs = runner.oldest()
+    assert len(runs) == 2 * flight.TOLD_TOGETHER
+    runner.flight.ask()
+    assert runner.flight.tell()
+    told = [line["run_id"] for line in to.of(events.RUN_IN_FLIGHT)]
+    assert told == [run.run_id for run in runs[: flight.TOLD_TOGETHER]]
+    runner.cancel()
+    loop.pass_time(1)
+    assert not runner.flight.tell()
+    assert len(to.of(events.RUN_IN_FLIGHT)) == flight.TOLD_TOGETHER
 
 
 def test_lines_of_one_run_come_in_order(loop: VirtualLoop, runner: Runner, to: Log) -> None:
