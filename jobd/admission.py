@@ -16,7 +16,7 @@ from itertools import count
 
 from jobd import events, log
 from jobd.job import Due, Job
-from jobd.policy import PLAIN, Missed, Overlap
+from jobd.policy import LATE_RUNS, PLAIN, Missed, Overlap
 from jobd.run import Run
 from jobd.timetable import Timetable
 
@@ -46,9 +46,11 @@ class Admission:
         timetable: Timetable,
         to: log.Log,
         make_room: Callable[[str], None],
+        drop: Callable[[Run], None],
         daemon: str,
     ) -> None:
-        """`make_room` is called for a job whose runs in flight are to give way to another one.
+        """`make_room` is called for a job whose runs in flight are to give way to another one, and `drop` for a run
+        that has been offered for so long that it is not to start any more.
 
         `daemon` is what the ids of its runs begin with.
         """
@@ -56,6 +58,7 @@ class Admission:
         self._timetable = timetable
         self._log = to
         self._make_room = make_room
+        self._drop = drop
         #: By the names of the jobs.
         self.standings: dict[str, Standing] = {}
         self._run_ids = _run_ids(daemon)
@@ -97,11 +100,19 @@ class Admission:
             self._warn(standing, job)
         run = Run(job, self._run_ids(), row.first, row.last)
         if policies is not PLAIN and policies.missed is Missed.ALL:
+            self._drop_oldest(job.name)
             run.key = run.run_id
         batch.append(run)
         self.offered[run.key] = run
         standing.runs += 1
         return run
+
+    def _drop_oldest(self, name: str) -> None:
+        """Make room for a run among those that are offered, if there are as many of its job as there may be."""
+        if len(self.offered) >= LATE_RUNS:
+            late = [run for run in self.offered.values() if run.of.name == name]
+            if len(late) >= LATE_RUNS:
+                self._drop(late[0])
 
     def _is_full(self, standing: Standing, most: int | None) -> bool:
         if most is not None and standing.runs >= most:

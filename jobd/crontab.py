@@ -10,6 +10,7 @@ asked from one thread only. And this file cannot be called `cron`: once it is im
 give the file and not the decorator.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, available_timezones
@@ -66,25 +67,38 @@ class Cron:
 
     def latest(self, first_ns: int, now_ns: int) -> tuple[int, int]:
         """The last tick due by now, and how many ticks after `first_ns` it comes, `MOST_COUNTED` at most."""
-        last, count = first_ns, 0
-        while count < MOST_COUNTED and (following := self.after(last)) <= now_ns:
-            last, count = following, count + 1
+        last, count = self._count(first_ns, now_ns)
         if count == MOST_COUNTED:
             last = self._last_before(now_ns, (last - first_ns) // count)
         return last, count
 
     def newest(self, first_ns: int, now_ns: int, most: int) -> tuple[int, int]:
-        """The first of the newest `most` ticks due by now, and how many ticks after `first_ns` it comes.
-
-        Where there are more than can be counted, that is the last one alone.
-        """
-        last_ns, count = self.latest(first_ns, now_ns)
-        if count == MOST_COUNTED:
-            return last_ns, count
+        """The first of the newest `most` ticks due by now, and how many ticks after `first_ns` it comes."""
+        last_ns, count = self._count(first_ns, now_ns)
         older = max(0, count - most + 1)
+        if count == MOST_COUNTED:
+            return self._newest_before(now_ns, most, (last_ns - first_ns) // count * most), older
         for _ in range(older):
             first_ns = self.after(first_ns)
         return first_ns, older
+
+    def _count(self, first_ns: int, now_ns: int) -> tuple[int, int]:
+        """The last tick due by now that can be counted, and how many ticks after `first_ns` it comes."""
+        last, count = first_ns, 0
+        while count < MOST_COUNTED and (following := self.after(last)) <= now_ns:
+            last, count = following, count + 1
+        return last, count
+
+    def _newest_before(self, now_ns: int, most: int, span_ns: int) -> int:
+        """The first of the newest ticks due by now, looked for from so long before that on."""
+        while True:
+            newest: deque[int] = deque(maxlen=most)
+            tick = now_ns - span_ns
+            while (tick := self.after(tick)) <= now_ns:
+                newest.append(tick)
+            if len(newest) == most:
+                return newest[0]
+            span_ns *= 2
 
     def _last_before(self, now_ns: int, gap_ns: int) -> int:
         """The last tick due by now, looked for from so many gaps before that one is there."""

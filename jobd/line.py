@@ -17,11 +17,9 @@ from typing import Any
 
 from jobd.clock import Clock
 from jobd.job import Due, Job
-from jobd.policy import Missed
+from jobd.policy import LATE_RUNS, Missed
 from jobd.schedule import Every
 
-#: Where a job wants a run for each missed tick, so many of them have one at most.
-LATE_RUNS = 1000
 #: Stretches of time that a wall clock has shown before it was set back, so many at most.
 _STRETCHES = 8
 
@@ -162,6 +160,8 @@ class _Place:
     #: From when to when it has ticked since the clock was set last; and before that, stretch by stretch.
     ticked: tuple[int, int] | None = None
     before: tuple[tuple[int, int], ...] = ()
+    #: Up to when the ticks that were missed each have a run, once that has been decided.
+    late_ns: int = 0
 
 
 class OnTheWall(Line):
@@ -202,24 +202,40 @@ class OnTheWall(Line):
         due = self.due
         if due > now:
             return None, place, due
-        last_ns, last = self._last(place.instant_ns, place.tick, now)
-        after_ns = self._next(last_ns, place.before)
-        while self._run_due(last + 1, after_ns) <= now and self.job.policies.missed is not Missed.ALL:
-            last_ns, last = self._last(after_ns, last + 1, now)  # behind a stretch that has been passed over
+        if self.job.policies.missed is Missed.ALL:
+            last_ns, last, late_ns = self._oldest(place, now)
             after_ns = self._next(last_ns, place.before)
+        else:
+            last_ns, last, after_ns = self._newest(place, now)
+            late_ns = 0
         ticked = (place.ticked[0] if place.ticked else place.instant_ns, last_ns)
         at = self._wall.instant(last_ns)
         row = Due(self.job, place.tick, last, at, last_ns, self._run_due(last, last_ns) - at if self._salt else 0.0)
-        following = _Place(last + 1, after_ns, ticked, place.before)
+        following = _Place(last + 1, after_ns, ticked, place.before, late_ns)
         return row, following, self._run_due(last + 1, after_ns)
+
+    def _oldest(self, place: _Place, now: float) -> tuple[int, int, int]:
+        """The oldest tick due by now that has a run, its number, and up to when those after it each have one, too."""
+        if place.instant_ns <= place.late_ns:
+            return place.instant_ns, place.tick, place.late_ns
+        late_ns = self._wall.exact_ns(now)
+        oldest_ns, count = self._schedule.newest(place.instant_ns, late_ns, LATE_RUNS)
+        return oldest_ns, place.tick + count, late_ns
+
+    def _newest(self, place: _Place, now: float) -> tuple[int, int, int]:
+        """The newest tick due by now, its number, and the tick after it."""
+        last_ns, last = self._last(place.instant_ns, place.tick, now)
+        after_ns = self._next(last_ns, place.before)
+        while self._run_due(last + 1, after_ns) <= now:
+            last_ns, last = self._last(after_ns, last + 1, now)  # behind a stretch that has been passed over
+            after_ns = self._next(last_ns, place.before)
+        return last_ns, last, after_ns
 
     def _last(self, first_ns: int, first: int, now: float) -> tuple[int, int]:
         """The last tick due by `now`, and its number, where that of `first_ns` is known to be."""
         last_ns, count = self._schedule.latest(first_ns, self._wall.exact_ns(now))
         if count and self._run_due(first + count, last_ns) > now:  # put off
             last_ns, count = self._schedule.latest(first_ns, last_ns - 1)
-        if self.job.policies.missed is Missed.ALL:
-            last_ns, count = self._schedule.newest(first_ns, last_ns, LATE_RUNS)
         return last_ns, first + count
 
     def _next(self, instant_ns: int, before: tuple[tuple[int, int], ...]) -> int:

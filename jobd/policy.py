@@ -15,6 +15,8 @@ from jobd import durations
 MAX_S = 366 * 86_400.0
 #: More attempts than this are a loop, and want a schedule.
 MAX_RETRIES = 1000
+#: How many missed ticks at most have a run each, where a job wants that.
+LATE_RUNS = 1000
 
 
 class Overlap(Enum):

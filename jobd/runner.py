@@ -80,7 +80,9 @@ class Runner:
         self.flight = Flight(self._gate, plane, self._now, to)
         self._in_flight = self.flight.runs
         self._timetable = Timetable(loop)
-        self._admission = Admission(self._in_flight, self._timetable, to, self._make_room, name or kin.new_name())
+        self._admission = Admission(
+            self._in_flight, self._timetable, to, self._make_room, self._drop, name or kin.new_name()
+        )
         self._admission.max_running = max_running
         self._offered = self._admission.offered
         self._attempts = Attempts(self._timetable, self._now, to, self._executor.start, self._cancel)

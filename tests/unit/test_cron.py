@@ -169,6 +169,20 @@ def test_the_latest_tick_is_found_and_counted() -> None:
     assert cron.latest(minute, year + 5) == (year, MOST_COUNTED)
 
 
+@pytest.mark.parametrize("expression", ["* * * * *", "*/7 * * * *", "* 9 * * mon"])
+def test_the_newest_ticks_are_found(expression: str) -> None:
+    """As many as are asked for, up to now, also where they are not evenly spread; all of them, where they are fewer."""
+    cron = Cron(expression)
+    first = cron.after(0)
+    ticks = [first]
+    while len(ticks) < 2 * MOST_COUNTED:
+        ticks.append(cron.after(ticks[-1]))
+    for due in (10, MOST_COUNTED, MOST_COUNTED + 1, 2 * MOST_COUNTED):
+        oldest, number = cron.newest(first, ticks[due - 1] + 1, MOST_COUNTED)
+        assert oldest == ticks[max(0, due - MOST_COUNTED)]
+        assert number == (due > MOST_COUNTED)
+
+
 def test_equal_schedules_are_equal() -> None:
     """A reload tells what has changed by that."""
     assert Cron("0 3 * * *") == Cron("0  3 * * *")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jobd import events, every, policy
 from jobd.job import Due, Job, Kind
 from jobd.plane import JobPlane
-from jobd.policy import Missed, Overlap, Policies
+from jobd.policy import LATE_RUNS, Missed, Overlap, Policies
 from jobd.runner import Runner
 from jobd.schedule import Every
 from jobd.testing import Story, simulate
@@ -341,7 +341,7 @@ def test_each_tick_is_told_once_where_some_were_missed_while_a_run_waited(loop: 
 
 def test_all_starts_a_run_for_each_missed_tick() -> None:
     """The newest thousand of them; the spawner makes a row of each."""
-    from jobd.line import LATE_RUNS, line_of
+    from jobd.line import line_of
     from jobd.virtual import Wall
 
     line = line_of(job(10, missed="all"), 0.0, Wall())
@@ -364,6 +364,24 @@ def test_all_does_not_fold_ticks_while_the_plane_is_held(loop: VirtualLoop, to: 
     runner.offer(deque([row(every, 1)]))
     loop.settle()
     assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [0, 1]
+
+
+def test_all_keeps_the_newest_while_the_plane_is_held(loop: VirtualLoop, to: Log) -> None:
+    """However long that is: a thousand runs, and each older tick is accounted for; a job beside it loses none."""
+    runner = Runner(loop, JobPlane(loop), to)
+    every, other = job(missed="all"), job(name="other")
+    runner.offer(deque([row(other, 0)]))
+    for tick in range(LATE_RUNS + 20):
+        runner.offer(deque([row(every, tick)]))
+    loop.settle()
+    started = [fields["tick"] for fields in to.of(events.RUN_STARTED) if fields["job"] == "job"]
+    skipped = [(fields["tick"], fields["count"], fields["reason"]) for fields in to.of(events.TICK_SKIPPED)]
+    assert started == list(range(20, LATE_RUNS + 20))
+    assert skipped == [(tick, 1, "missed") for tick in range(20)]
+    assert not runner.busy
+    runner.offer(deque([row(every, LATE_RUNS + 20)]))
+    loop.settle()
+    assert to.of(events.RUN_STARTED)[-1]["tick"] == LATE_RUNS + 20
 
 
 # --- grace period and jitter
