@@ -113,8 +113,8 @@ class Attempts:
             self._hand_over(run)
 
     def _hand_over(self, run: Run) -> None:
-        run.handed_over = self._now()
-        self._start([run])
+        run.handed_over = 0.0
+        self._start_one(run)
         run.timer = None  # it has come
         self.watch(run)
 
@@ -129,7 +129,11 @@ class Attempts:
         """Hand over again what was handed over before that, and has not begun."""
         for run in list(self._resting.values()):
             if 0 <= run.handed_over < late:
-                self._start([run])
+                self._start_one(run)
+
+    def _start_one(self, run: Run) -> None:
+        self._start([run])
+        run.handed_over = self._now()
 
     def resting(self) -> list[Run]:
         """The runs that rest."""

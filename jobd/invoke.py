@@ -227,7 +227,8 @@ class Executor:
         try:
             start_new_thread(self._function, (run,))
         except Exception as error:  # no more threads are to be had
-            self._fail_to_start(run, error)
+            if not run.handed_over:  # else another one may have it already
+                self._fail_to_start(run, error)
 
     def _function(self, run: Run) -> None:
         run.body = run.body or get_ident()

@@ -168,6 +168,26 @@ def test_a_function_for_which_there_is_no_thread_has_failed(control: Control, mo
     assert control.to.names == ["run.started", "run.finished"]
 
 
+def test_a_thread_that_is_slow_to_begin_has_its_run_all_the_same(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it was given up for lost, and there is no second one to be had."""
+    slow: list[Callable[[], None]] = []
+
+    def no_more(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(invoke, "start_new_thread", lambda *call: slow.append(functools.partial(call[0], *call[1])))
+    control.runner.offer(deque([row(job_of(lambda: None), 0)]))
+    monkeypatch.setattr(invoke, "start_new_thread", no_more)
+    for run in control.runner._offered.values():
+        run.handed_over -= 60
+    control.runner.start_again()
+    assert control.to.names == []
+    slow.pop()()
+    assert [f["outcome"] for f in control.to.of(events.RUN_FINISHED)] == ["succeeded"]
+
+
 def test_a_function_that_is_offered_too_late_does_not_start(control: Control) -> None:
     """A thread that comes to its start after the runner has closed does nothing."""
     ran: list[int] = []
