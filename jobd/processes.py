@@ -5,8 +5,8 @@ is in `process`; here they get their turns.
 
 The thread is made with the first run. The control plane leaves orders to it and wakes it up, and never waits for it,
 except at its very end. In each turn the thread waits until something happens or is due, but never without a limit;
-takes the orders; lets each process read, no more than is fair; looks around once for all that have to know who is
-there; and tells the ends.
+takes orders and lets each process read, no more of either than is fair; looks around once for all that have to know who
+is there; and tells the ends.
 
 Tricky: memory or descriptors may be lacking at any line. Nothing is forgotten then, because an order leaves the queue
 when it is done, and a run leaves the table when its end is told; the turn is just taken again.
@@ -31,7 +31,7 @@ from jobd.output import Take
 from jobd.process import Phase, Process
 from jobd.run import Run
 
-#: How long a turn may read what processes write: others wait to be started, asked, or killed.
+#: How long a turn may start processes, and how long it may read what they write: others wait to be asked, or killed.
 TURN_S = 0.02
 #: The longest that the thread sleeps.
 LONGEST_S = 1.0
@@ -169,7 +169,7 @@ class Processes:
         if self._wake is not None:
             poller.register(self._wake[0], POLLIN)
         now = Real.monotonic()
-        until = now if self._orders else now + LONGEST_S  # some may be left, for want of memory
+        until = now if self._orders else now + LONGEST_S  # some may be left, for want of time or memory
         for process in self._processes.values():
             for fd in process.descriptors():
                 poller.register(fd, POLLIN)
@@ -182,7 +182,8 @@ class Processes:
                 os.read(self._wake[0], 4096)  # RACE: before the orders are looked at, so that who comes then wakes us
             except BlockingIOError:
                 pass
-        while self._orders:
+        until = Real.monotonic() + TURN_S
+        while self._orders and Real.monotonic() < until:
             self._orders[0]()
             self._orders.popleft()
 

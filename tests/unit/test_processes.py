@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from jobd import kin, process
+from jobd import kin, process, processes
 from jobd.ending import Ending
+from jobd.run import Run
 from jobd.states import Outcome
 
 from .helpers import LIMIT_S
@@ -364,6 +365,28 @@ def test_many_at_once(control: Control) -> None:
     endings = [control.end(run) for run in runs]
     assert [(ending.fields or {})["exit_status"] for ending in endings] == list(range(50))
     assert sorted(map(int, control.lines())) == list(range(50))
+
+
+def test_those_that_are_to_be_started_keep_nobody_waiting(control: Control) -> None:
+    """Where starting takes long, the first has its end while others wait for their start."""
+    ordered, begun_by_then = threading.Event(), []
+
+    def begin_slowly(run: Run) -> bool:
+        assert ordered.wait(LIMIT_S)
+        threading.Event().wait(processes.TURN_S)
+        control.begun.append(run)
+        return True
+
+    def end(run: Run, ending: Ending) -> None:
+        begun_by_then.append(len(control.begun))
+        control.ends.append((run, ending))
+
+    control.begin, control.tell_end = begin_slowly, end  # type: ignore[method-assign]
+    runs = [control.shell("exit 0") for _ in range(40)]
+    ordered.set()
+    for run in runs:
+        assert control.end(run).outcome is Outcome.SUCCEEDED
+    assert begun_by_then[0] < len(runs)
 
 
 def test_kill_all_kills_all(control: Control) -> None:
