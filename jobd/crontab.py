@@ -10,9 +10,9 @@ asked from one thread only. And this file cannot be called `cron`: once it is im
 give the file and not the decorator.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import groupby, islice
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim
@@ -67,53 +67,39 @@ class Cron:
 
     def latest(self, first_ns: int, now_ns: int) -> tuple[int, int]:
         """The last tick due by now, and how many ticks after `first_ns` it comes, `MOST_COUNTED` at most."""
-        last, count = self._count(first_ns, now_ns)
+        last, count = self._count(first_ns, now_ns, MOST_COUNTED)
         if count == MOST_COUNTED:
-            last = self._last_before(now_ns, (last - first_ns) // count)
+            last = next(self._back(now_ns))
         return last, count
 
     def newest(self, first_ns: int, now_ns: int, most: int) -> tuple[int, int]:
         """The first of the newest `most` ticks due by now, and how many ticks after `first_ns` it comes."""
-        last_ns, count = self._count(first_ns, now_ns)
-        older = max(0, count - most + 1)
-        if count == MOST_COUNTED:
-            return self._newest_before(now_ns, most, (last_ns - first_ns) // count * most), older
-        for _ in range(older):
-            first_ns = self.after(first_ns)
-        return first_ns, older
+        older = self._count(first_ns, now_ns, MOST_COUNTED + most)[1] + 1 - most
+        if older <= 0:
+            return first_ns, 0
+        *_, oldest_ns = islice(self._back(now_ns), most)
+        return oldest_ns, older
 
-    def _count(self, first_ns: int, now_ns: int) -> tuple[int, int]:
-        """The last tick due by now that can be counted, and how many ticks after `first_ns` it comes."""
+    def _count(self, first_ns: int, now_ns: int, most: int) -> tuple[int, int]:
+        """The last tick due by now, and how many ticks after `first_ns` it comes; `most` at most."""
         last, count = first_ns, 0
-        while count < MOST_COUNTED and (following := self.after(last)) <= now_ns:
+        while count < most and (following := self.after(last)) <= now_ns:
             last, count = following, count + 1
         return last, count
 
-    def _newest_before(self, now_ns: int, most: int, span_ns: int) -> int:
-        """The first of the newest ticks due by now, looked for from so long before that on."""
-        while True:
-            newest: deque[int] = deque(maxlen=most)
-            tick = now_ns - span_ns
-            while (tick := self.after(tick)) <= now_ns:
-                newest.append(tick)
-            if len(newest) == most:
-                return newest[0]
-            span_ns *= 2
+    def _back(self, now_ns: int) -> Iterator[int]:
+        """The ticks due by now, the last one first."""
+        # What a change of the clocks moves may be later than local times say, and may coincide.
+        for tick, _ in groupby(self._ticks(now_ns + self.forgets_ns, back=True)):
+            if tick <= now_ns:
+                yield tick
 
-    def _last_before(self, now_ns: int, gap_ns: int) -> int:
-        """The last tick due by now, looked for from so many gaps before that one is there."""
-        while (last := self.after(now_ns - gap_ns)) > now_ns:
-            gap_ns *= 2
-        while (following := self.after(last)) <= now_ns:
-            last = following
-        return last
-
-    def _ticks(self, instant_ns: int) -> Iterator[int]:
+    def _ticks(self, instant_ns: int, *, back: bool = False) -> Iterator[int]:
         start = datetime.fromtimestamp(instant_ns // _SECOND_NS, self._zone)
         if not self._fixed:
-            return (_ns(tick) for tick in CronSim(self._fields, start))
+            return (_ns(tick) for tick in CronSim(self._fields, start, back))
         # Iterated without a zone, so that each local time comes once; then it is found in the zone.
-        return (_ns(_real(tick, self._zone)) for tick in CronSim(self._fields, start.replace(tzinfo=None)))
+        return (_ns(_real(tick, self._zone)) for tick in CronSim(self._fields, start.replace(tzinfo=None), back))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cron) and (self.expression, self.timezone) == (other.expression, other.timezone)

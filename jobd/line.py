@@ -220,22 +220,27 @@ class OnTheWall(Line):
             return place.instant_ns, place.tick, place.late_ns
         late_ns = self._wall.exact_ns(now)
         oldest_ns, count = self._schedule.newest(place.instant_ns, late_ns, LATE_RUNS)
+        if (begins_ns := _shown(oldest_ns, place.before)) is not None:
+            late_ns = begins_ns - 1
+            oldest_ns, count = self._schedule.newest(place.instant_ns, late_ns, LATE_RUNS)
         return oldest_ns, place.tick + count, late_ns
 
     def _newest(self, place: _Place, now: float) -> tuple[int, int, int]:
         """The newest tick due by now, its number, and the tick after it."""
-        last_ns, last = self._last(place.instant_ns, place.tick, now)
+        last_ns, last = self._last(place.instant_ns, place.tick, now, place.before)
         after_ns = self._next(last_ns, place.before)
         while self._run_due(last + 1, after_ns) <= now:
-            last_ns, last = self._last(after_ns, last + 1, now)  # behind a stretch that has been passed over
+            last_ns, last = self._last(after_ns, last + 1, now, place.before)  # behind a stretch that was passed over
             after_ns = self._next(last_ns, place.before)
         return last_ns, last, after_ns
 
-    def _last(self, first_ns: int, first: int, now: float) -> tuple[int, int]:
+    def _last(self, first_ns: int, first: int, now: float, before: tuple[tuple[int, int], ...]) -> tuple[int, int]:
         """The last tick due by `now`, and its number, where that of `first_ns` is known to be."""
         last_ns, count = self._schedule.latest(first_ns, self._wall.exact_ns(now))
         if count and self._run_due(first + count, last_ns) > now:  # put off
             last_ns, count = self._schedule.latest(first_ns, last_ns - 1)
+        if (begins_ns := _shown(last_ns, before)) is not None:
+            last_ns, count = self._schedule.latest(first_ns, begins_ns - 1)
         return last_ns, first + count
 
     def _next(self, instant_ns: int, before: tuple[tuple[int, int], ...]) -> int:
@@ -251,7 +256,14 @@ class OnTheWall(Line):
             return place
         before = (*place.before, place.ticked) if place.ticked else place.before
         before = before[-_STRETCHES:] if -step_ns <= self._schedule.forgets_ns else ()
-        return _Place(place.tick, self._next(self._wall.exact_ns(now), before), None, before)
+        # What was missed by the old time is still due by the new one, unless that has yet to come to it.
+        since_ns = min(self._wall.exact_ns(now), place.instant_ns - 1)
+        return _Place(place.tick, self._next(since_ns, before), None, before)
+
+
+def _shown(instant_ns: int, before: tuple[tuple[int, int], ...]) -> int | None:
+    """Where the stretch begins in which the wall clock has shown the instant before; None if it has not."""
+    return next((first for first, last in before if first <= instant_ns <= last), None)
 
 
 def line_of(job: Job, now: float, wall: Clock, tick: int = 0) -> Line:

@@ -175,12 +175,29 @@ def test_the_newest_ticks_are_found(expression: str) -> None:
     cron = Cron(expression)
     first = cron.after(0)
     ticks = [first]
-    while len(ticks) < 2 * MOST_COUNTED:
+    while len(ticks) < 3 * MOST_COUNTED:
         ticks.append(cron.after(ticks[-1]))
-    for due in (10, MOST_COUNTED, MOST_COUNTED + 1, 2 * MOST_COUNTED):
+    for due in (10, MOST_COUNTED, MOST_COUNTED + 1, 2 * MOST_COUNTED, 3 * MOST_COUNTED):
         oldest, number = cron.newest(first, ticks[due - 1] + 1, MOST_COUNTED)
         assert oldest == ticks[max(0, due - MOST_COUNTED)]
-        assert number == (due > MOST_COUNTED)
+        assert number == min(max(0, due - MOST_COUNTED), MOST_COUNTED + 1)
+
+
+@given(
+    st.sampled_from(["*/20 * * * *", "30 2 * * *", "*/15 1-3 * * *", "0 */5 * * *", "30 0-4 * * *", "*/20 5 1 * * *"]),
+    st.sampled_from(["2026-03-27T00:00:00+00:00", "2026-10-23T00:00:00+00:00"]),
+    st.integers(0, 3 * 86_400),
+    st.integers(1, 40),
+)
+@profile(deadline=None)
+def test_the_newest_are_the_same_as_one_by_one(expression: str, around: str, past_s: int, count: int) -> None:
+    """Also where the clocks change."""
+    cron = Cron(expression, BERLIN)
+    ticks = [cron.after((int(datetime.fromisoformat(around).timestamp()) + past_s) * SECOND_NS)]
+    for _ in range(count):
+        ticks.append(cron.after(ticks[-1]))
+    assert cron.newest(ticks[0], cron.after(ticks[-1]) - 1, 1) == (ticks[-1], count)
+    assert cron.newest(ticks[0], ticks[-1], count) == (ticks[1], 1)
 
 
 def test_equal_schedules_are_equal() -> None:

@@ -165,6 +165,44 @@ def test_all_missed_ticks_have_rows_of_their_own(walled: Walled, schedule: Align
     assert walled.scheduled_s[5:] == [10.0 * n for n in range(2006 - LATE_RUNS, 2006)]
 
 
+@pytest.mark.parametrize("missed", [Missed.ONCE, Missed.ALL])
+def test_what_is_missed_stays_missed_when_the_clock_is_set_back(walled: Walled, missed: Missed) -> None:
+    """Set back a little while nobody looked: every tick that is due by the new time still has its row."""
+    job = Job("job", Aligned(10.0), nothing, Kind.COROUTINE, "tests:job", Policies(missed=missed))
+    walled.spawner.start([job])
+    walled.loop.run_until(12)
+    walled.loop.stall(45)
+    walled.set(-5)
+    walled.loop.pass_time(10)
+    assert walled.scheduled_s == ([10, 20, 30, 40, 50, 60] if missed is Missed.ALL else [10, 50, 60])
+    assert [n for first, last in walled.numbers for n in range(first, last + 1)] == list(range(6))
+
+
+@pytest.mark.parametrize("missed", [Missed.ONCE, Missed.ALL])
+def test_a_stall_that_ends_in_what_was_shown_before(walled: Walled, missed: Missed) -> None:
+    """Nothing of that comes again, and what lies before it comes as if it ended there."""
+    job = Job("job", Aligned(10.0), nothing, Kind.COROUTINE, "tests:job", Policies(missed=missed))
+    walled.spawner.start([job])
+    walled.loop.run_until(32)
+    walled.set(-55)
+    walled.loop.stall(48)
+    walled.loop.pass_time(20)
+    assert walled.scheduled_s == [10, 20, 30, *([-20, -10, 0] if missed is Missed.ALL else [0]), 40]
+    assert [n for first, last in walled.numbers for n in range(first, last + 1)] == list(range(7))
+
+
+def test_of_more_than_a_thousand_none_comes_that_was_shown_before(walled: Walled) -> None:
+    """The newest thousand are those before it."""
+    job = Job("job", Cron("* * * * * *"), nothing, Kind.COROUTINE, "tests:job", Policies(missed=Missed.ALL))
+    walled.spawner.start([job])
+    walled.loop.run_until(1500)
+    walled.set(-2900)
+    count = len(walled.numbers)
+    walled.loop.stall(2600)
+    walled.loop.pass_time(1)
+    assert walled.scheduled_s[count:] == list(range(1 - LATE_RUNS, 1))
+
+
 def test_jitter_on_the_wall_clock(walled: Walled) -> None:
     """Late by less than the gap, each tick once."""
     walled.spawner.start([wall_job(Aligned(10.0), jitter=10.0)])
