@@ -9,8 +9,9 @@ it is released, not a burst; unless the job wants a run for each missed tick.
 How a job stands is known by its name, because a reload makes another job of it.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
@@ -35,6 +36,8 @@ class Standing:
     tell_at: int = MANY
     #: The one that takes their place when they have ended; not counted among them until then.
     waiting: Run | None = None
+    #: Where each missed tick has a run of its own: those that have been offered, the oldest first; some have begun.
+    late: deque[Run] = field(default_factory=deque)
 
 
 class Admission:
@@ -100,19 +103,20 @@ class Admission:
             self._warn(standing, job)
         run = Run(job, self._run_ids(), row.first, row.last)
         if policies is not PLAIN and policies.missed is Missed.ALL:
-            self._drop_oldest(job.name)
             run.key = run.run_id
+            self._drop_oldest(standing.late)
+            standing.late.append(run)
         batch.append(run)
         self.offered[run.key] = run
         standing.runs += 1
         return run
 
-    def _drop_oldest(self, name: str) -> None:
-        """Make room for a run among those that are offered, if there are as many of its job as there may be."""
-        if len(self.offered) >= LATE_RUNS:
-            late = [run for run in self.offered.values() if run.of.name == name]
-            if len(late) >= LATE_RUNS:
-                self._drop(late[0])
+    def _drop_oldest(self, late: deque[Run]) -> None:
+        """Make room for one more, where as many are offered as may be."""
+        while late and self.offered.get(late[0].key) is not late[0]:
+            late.popleft()
+        if len(late) >= LATE_RUNS:
+            self._drop(late[0])
 
     def _is_full(self, standing: Standing, most: int | None) -> bool:
         if most is not None and standing.runs >= most:

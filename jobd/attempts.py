@@ -54,7 +54,7 @@ class Attempts:
 
     def _look(self, run: Run, timeout_s: float) -> None:
         """The attempt would have had its time, if it had begun when it was handed over."""
-        if run.ended:
+        if run.ended or run.dropped:
             return
         begun = run.begun and not run.resting
         left_s = run.attempt_at + timeout_s - self._now() if begun else timeout_s

@@ -1,6 +1,6 @@
 """The runs in flight: which they are, how old, and where each stands in the code.
 
-May import: clock, events, invoke, job, log, plane, run, stacks.
+May import: clock, events, garbage, invoke, job, log, plane, run, stacks.
 
 Tricky: runs come in on the threads that execute them, under the runner's gate, and whoever looks through them does so
 under it, too.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from jobd import events, invoke, log, stacks
+from jobd import events, garbage, invoke, log, stacks
 from jobd import run as runs
 from jobd.clock import seconds
 from jobd.plane import JobPlane
@@ -78,6 +78,7 @@ class Flight:
         for _ in range(min(TOLD_TOGETHER, len(self._to_tell))):
             self._tell(self._to_tell[0], frames)
             self._to_tell.popleft()
+        garbage.drop(frames)
         return bool(self._to_tell)
 
     def _tell(self, run: Run, frames: dict[int, FrameType]) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from jobd import clock, ending, events, invoke, kin, log, stacks
+from jobd import clock, ending, events, garbage, invoke, kin, log, stacks
 from jobd.admission import MANY, Admission, Standing
 from jobd.attempts import Attempts
 from jobd.clock import seconds
@@ -209,6 +209,7 @@ class Runner:
                 self.flight.give_up(run, frames)
                 self._given_up = run
             self._finish(run, ending.ABANDONED, self._now())
+        garbage.drop(frames)
         self._log.push()
 
     def oldest(self) -> list[Run]:
@@ -310,11 +311,14 @@ class Runner:
 
     def _drop(self, run: Run) -> None:
         """Skip the ticks of a run that has been offered; the control plane is told that it does not count any more."""
+        standing = self._admission.standings[run.of.name]
+        left = standing.runs - 1
         self._admission.skip(run.of, run.first_tick, run.tick, "missed")
-        run.dropped = True
+        # No memory is taken from here on, or the ticks would be skipped again.
+        run.dropped, standing.runs = True, left
         del self._offered[run.key]
-        self._ended.append(run)
         try:
+            self._ended.append(run)
             self._call_for_collection()
         except Exception:  # no memory, say; the watch comes by
             pass
@@ -388,7 +392,7 @@ class Runner:
 
     def _see_off(self, run: Run) -> None:
         if run.dropped:
-            self._let_go(run)
+            self._attempts.over(run)
         elif run.of.policies is PLAIN:
             self._finish(run, run.ending, run.ended)
             if self._admission.standings[run.of.name].waiting is None:
@@ -398,12 +402,6 @@ class Runner:
                 return
             self._finish(run, run.ending, run.ended)
         self._let_in(run.job)
-
-    def _let_go(self, run: Run) -> None:
-        self._attempts.over(run)
-        with self._gate:
-            self._admission.standings[run.of.name].runs -= 1
-        run.dropped = False
 
     def _finish(self, run: Run, ending: Ending, ended: float) -> None:
         """On the control plane: end the run."""
