@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,24 +78,21 @@ class _Configuration:
 
         Raises `InvalidConfig` with the faults of the settings and those of the targets, all at once.
         """
-        before = dict(_handed_on)
-        _hand_on(self.file.values)
-        given = self.resolved.given["jobs"]
-        now = self.resolved.settings
+        with ExitStack() as taking_back:
+            taking_back.callback(_hand_on, dict(_handed_on))
+            _hand_on(self.file.values)
+            loaded = self._load(fresh)
+            taking_back.callback(loaded.take_back)
+            if self.faults:
+                raise InvalidConfig(self.faults)
+            return replace(loaded, take_back=taking_back.pop_all().close)
+
+    def _load(self, fresh: bool) -> Loaded:
+        now, source = self.resolved.settings, self.resolved.given["jobs"].source
         try:
-            loaded = loader.load(now.jobs, now.interval, given.source, self.here, fresh=fresh)
+            return loader.load(now.jobs, now.interval, source, self.here, fresh=fresh)
         except InvalidConfig as invalid:
-            _hand_on(before)
             raise InvalidConfig(self.faults + invalid.faults) from None
-
-        def take_back() -> None:
-            _hand_on(before)
-            loaded.take_back()
-
-        if self.faults:
-            take_back()
-            raise InvalidConfig(self.faults)
-        return replace(loaded, take_back=take_back)
 
 
 #: The jobs' own variables that a file has put into the environment.

@@ -270,6 +270,7 @@ class Daemon:
         if loaded.lifespans != self._loaded.lifespans:
             self._lifespans.retire(self._runner.begun, but_last=bool(loaded.lifespans))
         garbage.drop(self._loaded)
+        loaded = Loaded(loaded.jobs, loaded.lifespans)  # and not what it takes to take it back
         self._loaded, self._settings = loaded, settings  # at last: where memory is lacking, all of it is done again
         self._runs_changed()
 

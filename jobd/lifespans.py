@@ -14,11 +14,12 @@ import contextvars
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from jobd import events, faults, log, stacks
 from jobd.errors import Fault
-from jobd.plane import FRAMES, JobPlane
+from jobd.plane import FRAMES, JobPlane, insist
 
 
 class Lifespan(Protocol):
@@ -108,7 +109,7 @@ class Lifespans:
 
     def _tell(self) -> None:
         """On the job plane: something has become of one of them."""
-        self._loop.call_soon_threadsafe(self.resume, context=self._context)
+        insist(partial(self._loop.call_soon_threadsafe, self.resume, context=self._context))
 
     def resume(self) -> None:
         """Look what has become of each, and see to it."""
@@ -171,13 +172,26 @@ class _Life:
 
     def stack(self, ident: int | None) -> list[str]:
         """Where the task stands; `ident` is the plane's thread."""
-        return stacks.of_task(self._task, FRAMES, ident) if self._task is not None else []
+        task = self._task
+        return stacks.of_task(task, FRAMES, ident) if task is not None else []
 
     def _start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
-        if self.dropped:
-            return
-        self._task = asyncio.Task(self._live(tell), loop=plane.loop, name="lifespans")
-        self._task.add_done_callback(lambda task: self._end(task, tell))
+        if not self.dropped:
+            insist(partial(self._begin, plane.loop, tell))
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
+        life = self._live(tell)
+        try:
+            task = asyncio.Task(life, loop=loop, name="lifespans")
+        except BaseException:
+            life.close()
+            raise
+        try:
+            task.add_done_callback(lambda task: self._end(task, tell))
+        except BaseException:
+            task.cancel()  # before its first step
+            raise
+        self._task = task
 
     async def _live(self, tell: Callable[[], None]) -> None:
         stack = AsyncExitStack()

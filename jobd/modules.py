@@ -131,8 +131,8 @@ def recorded(here: str, *, fresh: bool) -> Iterator[Callable[[], None]]:
     first. It is put back if an exception comes by, or whenever what is yielded is called.
     """
     known = dict(_imported)
-    old = _forget(here) if fresh else {}
-    before = sys.modules.copy()
+    old: dict[str, ModuleType] = {}
+    before: dict[str, ModuleType] = {}
     began_ns = Real.time_ns() - _COARSE_NS
 
     def take_back() -> None:
@@ -140,6 +140,9 @@ def recorded(here: str, *, fresh: bool) -> Iterator[Callable[[], None]]:
         _imported.update({name: known[name] for name in old})
 
     try:
+        if fresh:
+            _forget(here, old)
+        before.update(sys.modules)
         try:
             yield take_back
         finally:
@@ -204,17 +207,16 @@ def _refuse_unreachable(function: Callable[..., Any]) -> None:
         raise Unusable(f"is not what another interpreter imports as {module}:{path}; {hint}")
 
 
-def _forget(here: str) -> dict[str, ModuleType]:
+def _forget(here: str, old: dict[str, ModuleType]) -> None:
+    """Move the user's modules from `sys.modules` to the old ones, if any has changed."""
     users = {name: file for name in _imported.keys() & sys.modules.keys() if (file := _users_file(name, here))}
     if all(_imported[name] == _stamp(sys.modules[name]) for name in users):
-        return {}  # so they keep what they have in their globals
-    old: dict[str, ModuleType] = {}
+        return  # so they keep what they have in their globals
     for name, file in users.items():
         old[name] = sys.modules.pop(name)
         with contextlib.suppress(OSError, ValueError, NotImplementedError):  # of an edit within the same second, it
             Path(importlib.util.cache_from_source(str(file))).unlink()  # would be taken for up to date
     importlib.invalidate_caches()
-    return old
 
 
 def _record(before: Collection[str], began_ns: int) -> None:

@@ -202,6 +202,18 @@ class JobPlane:
             del error  # with its frames, and all that these hold
 
 
+def insist(call: Callable[[], object]) -> None:
+    """Call it from a thread where it may take its time, again and again while the machine lets us down in it."""
+    while True:
+        try:
+            call()
+        except Exception as error:
+            if starvation.lacking(error):
+                Real.sleep(STARVED_S)
+                continue
+        return
+
+
 def _tell(stray: Callable[[str, BaseException], None], error: BaseException) -> None:
     try:
         interpreter.keep()  # a recursion limit that is too low for the loop is too low for the log

@@ -1,8 +1,8 @@
 """Reading jobs and settings again while the daemon runs, on SIGHUP: all that was read is used, or nothing of it.
 
-May import: agenda, clock, errors, events, faults, garbage, job, lifespans, loader, log, notify, plane, settings,
-stacks, starvation. Modules are imported in a thread of its own, because that runs user code, however long it takes;
-what comes of it goes to the control plane. There it waits until what the jobs share is open.
+May import: agenda, errors, events, faults, garbage, job, lifespans, loader, log, notify, plane, settings, stacks.
+Modules are imported in a thread of its own, because that runs user code, however long it takes; what comes of it goes
+to the control plane. There it waits until what the jobs share is open.
 
 Tricky: memory may be lacking anywhere. So what has been read goes its way in steps, each of which can be done again:
 the one that has failed is the next one when somebody calls `resume`. And a thread may die before its first line, for
@@ -20,21 +20,18 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, cast
 
-from jobd import events, faults, garbage, log, stacks, starvation
+from jobd import events, faults, garbage, log, stacks
 from jobd.agenda import Agenda
-from jobd.clock import Real
 from jobd.errors import Fault, InvalidConfig
 from jobd.job import Job
 from jobd.lifespans import Lifespans
 from jobd.loader import Loaded
 from jobd.notify import Notifier
-from jobd.plane import JobPlane
+from jobd.plane import JobPlane, insist
 from jobd.settings import Settings
 
 #: A reload that takes longer is told, again each time that has doubled.
 TELL_AFTER_S = 5.0
-#: How long to leave the machine alone when it has nothing to give.
-STARVED_S = 0.02
 
 #: What is read, and what may come of it instead.
 Read = tuple[Settings, Loaded]
@@ -86,7 +83,8 @@ class Reload:
         self._step: _Step | None = None
         self._result: _Found = _UNBORN
         self._changes: Difference
-        #: Why what the new jobs share cannot be opened, until all is as it was before.
+        #: Whether what the new jobs share is being opened; and why it cannot be, until all is as it was before.
+        self._opening = False
         self._unopened: Fault | None = None
         self._faults: deque[Fault] = deque()
         self._refused = 0
@@ -111,7 +109,7 @@ class Reload:
             self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell, claim, TELL_AFTER_S))
             start_new_thread(self._work, (claim,))
         except Exception as error:  # no thread is to be had
-            self._found = [faults.of_reload(error)]
+            self._found = _faults(error)
             self._take_found()
 
     def _tell(self, claim: LockType, waited_s: float) -> None:
@@ -137,15 +135,7 @@ class Reload:
     def _hand_over(self, found: _Found) -> None:
         """From another thread: give it to the control plane, whatever is lacking."""
         self._found = found
-        while not self._is_called():
-            Real.sleep(STARVED_S)
-
-    def _is_called(self) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(self._take_found, context=self._context)
-        except Exception as error:
-            return not starvation.lacking(error)
-        return True
+        insist(partial(self._loop.call_soon_threadsafe, self._take_found, context=self._context))
 
     def _take_found(self) -> None:
         if self._found is not None:
@@ -174,6 +164,7 @@ class Reload:
     def _open(self) -> None:
         """Open what the new jobs share."""
         self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell_opening, TELL_AFTER_S))
+        self._opening = True
         self._lifespans.open(self._new[1].lifespans, self._opened)
 
     def _tell_opening(self, waited_s: float) -> None:
@@ -182,10 +173,12 @@ class Reload:
         self._agenda.after(waited_s, "tell", partial(self._tell_opening, 2 * waited_s))
 
     def _opened(self, fault: Fault | None) -> None:
-        self._agenda.clear()
-        self._unopened = fault
-        self._step = Reload._take if fault is None else Reload._take_back
-        self._loop.call_soon(self._go_on)
+        if self._opening:  # else it has been told before
+            self._agenda.clear()
+            self._unopened = fault
+            self._step = Reload._take if fault is None else Reload._take_back
+            self._opening = False
+            self._loop.call_soon(self._go_on)
 
     def _take_back(self) -> None:
         """Have everything be as it was before; on the job plane, because a module may be anything."""

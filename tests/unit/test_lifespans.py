@@ -107,6 +107,29 @@ def test_what_could_not_be_begun_is_not_there(shared: Shared, monkeypatch: pytes
     assert shared.lifespans.closed
 
 
+@pytest.mark.parametrize("call", ["call_soon_threadsafe", "call_soon"])
+def test_it_is_opened_and_told_though_memory_is_lacking_on_the_plane(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Where its task begins, and where the control plane is told: nobody else would look again."""
+    works = getattr(shared.loop, call)
+    shared.open(shared.resource)
+    lacks = [MemoryError()] * 2
+
+    def fails_twice(*arguments: object, **options: object) -> object:
+        if lacks:
+            raise lacks.pop()
+        return works(*arguments, **options)
+
+    monkeypatch.setattr(shared.loop, call, fails_twice)
+    shared.loop.pass_time(1)
+    assert lacks == []
+    assert shared.happened == ["opened", ("told", None)]
+    shared.lifespans.close()
+    shared.loop.pass_time(1)
+    assert shared.lifespans.closed
+
+
 def test_a_failure_on_closing_is_told_once(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the line could not be made at first."""
     shared.open(shared.broken)

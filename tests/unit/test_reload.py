@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
-from jobd import reload
+from jobd import faults, reload
 from jobd.errors import Fault, InvalidConfig
 from jobd.job import Job, Kind
 from jobd.lifespans import Opened
@@ -153,6 +153,22 @@ def test_without_a_thread_it_is_refused_at_once(starved: Starved, monkeypatch: p
     assert starved.told[2:] == ["daemon.reloaded"]
 
 
+def test_without_any_memory_it_is_refused_all_the_same(starved: Starved, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even to begin, nor to say why; and the next one is not kept waiting for it."""
+
+    def lacking(*_: object) -> NoReturn:
+        raise MemoryError
+
+    with monkeypatch.context() as starving:
+        starving.setattr(reload, "allocate_lock", lacking)
+        starving.setattr(faults, "of_reload", lacking)
+        starved.reload.ask()
+    assert starved.told == ["config.invalid", "reload.refused"]
+    starved.read_up()
+    starved.loop.pass_time(1)
+    assert starved.told[2:] == ["daemon.reloaded"]
+
+
 def test_what_has_been_read_is_not_lost_for_want_of_memory(starved: Starved) -> None:
     """Whoever takes up what is left undone takes this up, too; once."""
     starved.lacks = 2
@@ -212,6 +228,28 @@ def test_lifespans_are_opened_once_and_then_the_jobs_are_used(starved: Starved) 
     starved.read_up()
     starved.loop.pass_time(1)
     assert starved.told == ["daemon.reloaded"] * 2
+
+
+def test_who_tells_twice_that_lifespans_are_open_does_no_harm(
+    starved: Starved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Because memory was lacking the first time, after it had been heard."""
+    starved.read = Loaded([job_of()], [LIFESPAN])
+    starved.read_up()
+    starved.loop.pass_time(1)
+
+    def lacking(*_: object, **__: object) -> NoReturn:
+        raise MemoryError
+
+    with monkeypatch.context() as starving:
+        starving.setattr(starved.loop, "call_soon", lacking)
+        with pytest.raises(MemoryError):
+            starved.opened(None)
+    starved.reload.resume()
+    starved.opened(None)
+    starved.loop.pass_time(1)
+    assert starved.told == ["daemon.reloaded"]
+    assert len(starved.used) == 1
 
 
 @pytest.mark.parametrize("lacking", [0, 1])
