@@ -10,6 +10,7 @@ asked from one thread only. And this file cannot be called `cron`: once it is im
 give the file and not the decorator.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import groupby, islice
@@ -69,16 +70,13 @@ class Cron:
         """The last tick due by now, and how many ticks after `first_ns` it comes, `MOST_COUNTED` at most."""
         last, count = self._count(first_ns, now_ns, MOST_COUNTED)
         if count == MOST_COUNTED:
-            last = next(self._back(now_ns))
+            last = self._newest(first_ns, now_ns, 1)
         return last, count
 
     def newest(self, first_ns: int, now_ns: int, most: int) -> tuple[int, int]:
         """The first of the newest `most` ticks due by now, and how many ticks after `first_ns` it comes."""
         older = self._count(first_ns, now_ns, MOST_COUNTED + most)[1] + 1 - most
-        if older <= 0:
-            return first_ns, 0
-        *_, oldest_ns = islice(self._back(now_ns), most)
-        return oldest_ns, older
+        return (self._newest(first_ns, now_ns, most), older) if older > 0 else (first_ns, 0)
 
     def _count(self, first_ns: int, now_ns: int, most: int) -> tuple[int, int]:
         """The last tick due by now, and how many ticks after `first_ns` it comes; `most` at most."""
@@ -86,6 +84,17 @@ class Cron:
         while count < most and (following := self.after(last)) <= now_ns:
             last, count = following, count + 1
         return last, count
+
+    def _newest(self, first_ns: int, now_ns: int, most: int) -> int:
+        """The first of the newest ticks due by now."""
+        # There and back: where the clocks go back at midnight, cronsim leaves out an hour on the way there.
+        *_, begin_ns = islice(self._back(now_ns), most)
+        newest: deque[int] = deque(maxlen=most)
+        tick = self.after(max(first_ns, begin_ns) - 1)
+        while tick <= now_ns:
+            newest.append(tick)
+            tick = self.after(tick)
+        return newest[0]
 
     def _back(self, now_ns: int) -> Iterator[int]:
         """The ticks due by now, the last one first."""

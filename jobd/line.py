@@ -218,11 +218,8 @@ class OnTheWall(Line):
         """The oldest tick due by now that has a run, its number, and up to when those after it each have one, too."""
         if place.instant_ns <= place.late_ns:
             return place.instant_ns, place.tick, place.late_ns
-        late_ns = self._wall.exact_ns(now)
+        late_ns = self._until(place.instant_ns, now, place.before)
         oldest_ns, count = self._schedule.newest(place.instant_ns, late_ns, LATE_RUNS)
-        if (begins_ns := _shown(oldest_ns, place.before)) is not None:
-            late_ns = begins_ns - 1
-            oldest_ns, count = self._schedule.newest(place.instant_ns, late_ns, LATE_RUNS)
         return oldest_ns, place.tick + count, late_ns
 
     def _newest(self, place: _Place, now: float) -> tuple[int, int, int]:
@@ -236,12 +233,14 @@ class OnTheWall(Line):
 
     def _last(self, first_ns: int, first: int, now: float, before: tuple[tuple[int, int], ...]) -> tuple[int, int]:
         """The last tick due by `now`, and its number, where that of `first_ns` is known to be."""
-        last_ns, count = self._schedule.latest(first_ns, self._wall.exact_ns(now))
+        last_ns, count = self._schedule.latest(first_ns, self._until(first_ns, now, before))
         if count and self._run_due(first + count, last_ns) > now:  # put off
             last_ns, count = self._schedule.latest(first_ns, last_ns - 1)
-        if (begins_ns := _shown(last_ns, before)) is not None:
-            last_ns, count = self._schedule.latest(first_ns, begins_ns - 1)
         return last_ns, first + count
+
+    def _until(self, first_ns: int, now: float, before: tuple[tuple[int, int], ...]) -> int:
+        """Up to when ticks are new, from one that is: until now, or to where what was shown before begins."""
+        return min([self._wall.exact_ns(now), *(begins - 1 for begins, _ in before if begins > first_ns)])
 
     def _next(self, instant_ns: int, before: tuple[tuple[int, int], ...]) -> int:
         following: int = self._schedule.after(instant_ns)
@@ -259,11 +258,6 @@ class OnTheWall(Line):
         # What was missed by the old time is still due by the new one, unless that has yet to come to it.
         since_ns = min(self._wall.exact_ns(now), place.instant_ns - 1)
         return _Place(place.tick, self._next(since_ns, before), None, before)
-
-
-def _shown(instant_ns: int, before: tuple[tuple[int, int], ...]) -> int | None:
-    """Where the stretch begins in which the wall clock has shown the instant before; None if it has not."""
-    return next((first for first, last in before if first <= instant_ns <= last), None)
 
 
 def line_of(job: Job, now: float, wall: Clock, tick: int = 0) -> Line:

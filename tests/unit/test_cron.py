@@ -200,6 +200,26 @@ def test_the_newest_are_the_same_as_one_by_one(expression: str, around: str, pas
     assert cron.newest(ticks[0], ticks[-1], count) == (ticks[1], 1)
 
 
+@pytest.mark.parametrize(
+    ("expression", "timezone", "since"),
+    [
+        ("* * * * 0-4", "Africa/Cairo", "2024-10-31T05:00:00+00:00"),
+        ("* * * * 1-6", "America/Santiago", "2026-04-04T12:00:00+00:00"),
+        ("30 */2 * * *", "Australia/Lord_Howe", "2026-04-02T12:00:00+00:00"),
+    ],
+)
+def test_none_is_older_than_the_first_where_clocks_go_back_at_midnight(
+    expression: str, timezone: str, since: str
+) -> None:
+    """And none is left out, though an hour comes twice."""
+    cron = Cron(expression, timezone)
+    ticks = [cron.after(int(datetime.fromisoformat(since).timestamp()) * SECOND_NS)]
+    for _ in range(MOST_COUNTED + 20):
+        ticks.append(cron.after(ticks[-1]))
+    assert cron.newest(ticks[0], ticks[-1], MOST_COUNTED) == (ticks[21], 21)
+    assert cron.latest(ticks[0], ticks[-1]) == (ticks[-1], MOST_COUNTED)
+
+
 def test_equal_schedules_are_equal() -> None:
     """A reload tells what has changed by that."""
     assert Cron("0 3 * * *") == Cron("0  3 * * *")

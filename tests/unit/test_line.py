@@ -1,5 +1,7 @@
 """Lines on the wall clock: nothing comes twice when it is set, and nothing goes without a word."""
 
+import math
+
 import pytest
 
 from jobd.crontab import Cron
@@ -189,6 +191,32 @@ def test_a_stall_that_ends_in_what_was_shown_before(walled: Walled, missed: Miss
     walled.loop.pass_time(20)
     assert walled.scheduled_s == [10, 20, 30, *([-20, -10, 0] if missed is Missed.ALL else [0]), 40]
     assert [n for first, last in walled.numbers for n in range(first, last + 1)] == list(range(7))
+
+
+@pytest.mark.parametrize("missed", [Missed.ONCE, Missed.ALL])
+@pytest.mark.parametrize("steps", [(-12, 4, -20, 8), (-13, 1, -13, 20), (-5, 8, -9, 30)])
+def test_whatever_the_clock_has_shown_before_comes_once(
+    walled: Walled, missed: Missed, steps: tuple[float, float, float, float]
+) -> None:
+    """Set back again and again, with a stall at the end: every instant has one tick, and every tick an instant."""
+    job = Job("job", Aligned(1.0), nothing, Kind.COROUTINE, "tests:job", Policies(missed=missed))
+    walled.spawner.start([job])
+    first_back, then, second_back, stall = steps
+    walled.loop.run_until(15)
+    walled.set(first_back)
+    walled.loop.pass_time(then)
+    walled.set(second_back)
+    shown = set(walled.scheduled_s)
+    walled.loop.stall(stall)
+    walled.loop.pass_time(60)
+    assert len(walled.scheduled_s) == len(set(walled.scheduled_s))
+    numbers = [n for first, last in walled.numbers for n in range(first, last + 1)]
+    assert numbers == list(range(len(numbers)))
+    now_s = walled.wall.exact_ns(walled.loop.time()) / SECOND_NS - HOUR
+    first_s = min(15.5 + first_back, 15.5 + first_back + then + second_back, 0.5)
+    all_s = shown | set(range(math.ceil(first_s), math.floor(now_s) + 1))
+    assert len(numbers) == len(all_s)
+    assert set(walled.scheduled_s) == all_s if missed is Missed.ALL else set(walled.scheduled_s) < all_s
 
 
 def test_of_more_than_a_thousand_none_comes_that_was_shown_before(walled: Walled) -> None:
