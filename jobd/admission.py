@@ -107,16 +107,20 @@ class Admission:
             self._drop_oldest(standing.late)
             standing.late.append(run)
         batch.append(run)
+        runs = standing.runs + 1
         self.offered[run.key] = run
-        standing.runs += 1
+        standing.runs = runs  # no memory is taken from where it is offered on
         return run
 
     def _drop_oldest(self, late: deque[Run]) -> None:
         """Make room for one more, where as many are offered as may be."""
-        while late and self.offered.get(late[0].key) is not late[0]:
-            late.popleft()
+        self._forget_begun(late)
         if len(late) >= LATE_RUNS:
             self._drop(late[0])
+
+    def _forget_begun(self, late: deque[Run]) -> None:
+        while late and self.offered.get(late[0].key) is not late[0]:
+            late.popleft()
 
     def _is_full(self, standing: Standing, most: int | None) -> bool:
         if most is not None and standing.runs >= most:
@@ -144,13 +148,13 @@ class Admission:
         run = standing.waiting
         batch = [run]
         self.offered[run.key] = run
-        standing.waiting = None
-        standing.runs += 1
+        standing.waiting, standing.runs = None, 1
         return batch
 
     def use(self, jobs: Mapping[str, Job]) -> None:
         """From here on these are the jobs, by their names."""
         for name, standing in self.standings.items():
+            self._forget_begun(standing.late)
             run = standing.waiting
             if run is None:
                 continue

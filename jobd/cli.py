@@ -78,14 +78,18 @@ class _Configuration:
 
         Raises `InvalidConfig` with the faults of the settings and those of the targets, all at once.
         """
-        with ExitStack() as taking_back:
-            taking_back.callback(_hand_on, dict(_handed_on))
+        taking_back = ExitStack()
+        taking_back.callback(_hand_on, dict(_handed_on))
+        try:
             _hand_on(self.file.values)
             loaded = self._load(fresh)
             taking_back.callback(loaded.take_back)
             if self.faults:
                 raise InvalidConfig(self.faults)
-            return replace(loaded, take_back=taking_back.pop_all().close)
+            return replace(loaded, take_back=taking_back.close)
+        except BaseException:
+            taking_back.close()
+            raise
 
     def _load(self, fresh: bool) -> Loaded:
         now, source = self.resolved.settings, self.resolved.given["jobs"].source
@@ -107,11 +111,12 @@ def _hand_on(values: Mapping[str, str]) -> None:
         for name, value in values.items()
         if not name.startswith(settings.PREFIX) and (name in ours or name not in os.environ)
     }
-    _handed_on.clear()
-    _handed_on.update(given)
-    os.environ.update(given)
-    for name in ours - given.keys():
-        del os.environ[name]
+    for name in _handed_on.keys() - given.keys():
+        if name in ours:
+            del os.environ[name]
+        del _handed_on[name]
+    for name, value in given.items():
+        os.environ[name] = _handed_on[name] = value
 
 
 def _configuration(given: argparse.Namespace, start: _Start) -> _Configuration:

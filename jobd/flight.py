@@ -75,10 +75,12 @@ class Flight:
     def tell(self) -> bool:
         """Log some of the runs that were asked for, each with its age and where it stands; whether more are left."""
         frames = stacks.of_all_threads()
-        for _ in range(min(TOLD_TOGETHER, len(self._to_tell))):
-            self._tell(self._to_tell[0], frames)
-            self._to_tell.popleft()
-        garbage.drop(frames)
+        try:
+            for _ in range(min(TOLD_TOGETHER, len(self._to_tell))):
+                self._tell(self._to_tell[0], frames)
+                self._to_tell.popleft()
+        finally:
+            garbage.drop(frames)
         return bool(self._to_tell)
 
     def _tell(self, run: Run, frames: dict[int, FrameType]) -> None:

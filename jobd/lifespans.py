@@ -47,10 +47,10 @@ class Lifespans:
     def __init__(self, plane: JobPlane, loop: asyncio.AbstractEventLoop, to: log.Log) -> None:
         """They live on `plane`; what becomes of them is told on `loop`, the control loop."""
         self._plane = plane
-        self._loop = loop
         self._log = to
         self._lives: list[_Life] = []
-        self._context = contextvars.Context()
+        context = contextvars.Context()
+        self._call = lambda: loop.call_soon_threadsafe(self.resume, context=context)
         self._untold = False
         #: Called on the control plane when one has closed.
         self.on_change: Callable[[], None] = lambda: None
@@ -109,7 +109,7 @@ class Lifespans:
 
     def _tell(self) -> None:
         """On the job plane: something has become of one of them."""
-        insist(partial(self._loop.call_soon_threadsafe, self.resume, context=self._context))
+        insist(self._call)
 
     def resume(self) -> None:
         """Look what has become of each, and see to it."""
@@ -161,7 +161,7 @@ class _Life:
 
     def start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
         """Open them on the plane; `tell` is called there when they are open, and when they have closed."""
-        plane.call(lambda _: self._start(plane, tell), [[None]])
+        plane.call(self._start, [[(partial(self._begin, plane.loop, tell), tell)]])
 
     def close(self, plane: JobPlane, *, again: bool = False) -> None:
         """Have the task leave what it has entered; `again`: cancel it if it has been asked before."""
@@ -175,9 +175,16 @@ class _Life:
         task = self._task
         return stacks.of_task(task, FRAMES, ident) if task is not None else []
 
-    def _start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
-        if not self.dropped:
-            insist(partial(self._begin, plane.loop, tell))
+    def _start(self, calls: tuple[Callable[[], None], Callable[[], None]]) -> None:
+        begin, tell = calls
+        if self.dropped:
+            return
+        try:
+            insist(begin)
+        except Exception as error:  # a job has spoilt asyncio, say
+            self.fault = self._fault(error)
+            self.has_ended = True
+            tell()
 
     def _begin(self, loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
         life = self._live(tell)

@@ -213,7 +213,8 @@ def _forget(here: str, old: dict[str, ModuleType]) -> None:
     if all(_imported[name] == _stamp(sys.modules[name]) for name in users):
         return  # so they keep what they have in their globals
     for name, file in users.items():
-        old[name] = sys.modules.pop(name)
+        old[name] = sys.modules[name]
+        del sys.modules[name]
         with contextlib.suppress(OSError, ValueError, NotImplementedError):  # of an edit within the same second, it
             Path(importlib.util.cache_from_source(str(file))).unlink()  # would be taken for up to date
     importlib.invalidate_caches()

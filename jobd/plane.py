@@ -207,11 +207,11 @@ def insist(call: Callable[[], object]) -> None:
     while True:
         try:
             call()
+            return
         except Exception as error:
-            if starvation.lacking(error):
-                Real.sleep(STARVED_S)
-                continue
-        return
+            if not starvation.lacking(error):
+                raise
+        Real.sleep(STARVED_S)
 
 
 def _tell(stray: Callable[[str, BaseException], None], error: BaseException) -> None:

@@ -73,7 +73,8 @@ class Reload:
         self._in_use = in_use
         self._use = use
         self._agenda = Agenda(loop)
-        self._context = contextvars.Context()
+        context = contextvars.Context()
+        self._call = lambda: loop.call_soon_threadsafe(self._take_found, context=context)
         self._reading = False
         self._again = False
         #: The thread that reads, once it does; and what has come out of that, until the control plane takes it.
@@ -85,7 +86,7 @@ class Reload:
         self._changes: Difference
         #: Whether what the new jobs share is being opened; and why it cannot be, until all is as it was before.
         self._opening = False
-        self._unopened: Fault | None = None
+        self._unopened: list[Fault] | None = None
         self._faults: deque[Fault] = deque()
         self._refused = 0
 
@@ -135,7 +136,7 @@ class Reload:
     def _hand_over(self, found: _Found) -> None:
         """From another thread: give it to the control plane, whatever is lacking."""
         self._found = found
-        insist(partial(self._loop.call_soon_threadsafe, self._take_found, context=self._context))
+        insist(self._call)
 
     def _take_found(self) -> None:
         if self._found is not None:
@@ -175,7 +176,7 @@ class Reload:
     def _opened(self, fault: Fault | None) -> None:
         if self._opening:  # else it has been told before
             self._agenda.clear()
-            self._unopened = fault
+            self._unopened = None if fault is None else [fault]
             self._step = Reload._take if fault is None else Reload._take_back
             self._opening = False
             self._loop.call_soon(self._go_on)
@@ -185,12 +186,12 @@ class Reload:
         self._plane.call(self._put_back, [[self._new[1].take_back]])
 
     def _put_back(self, take_back: Callable[[], None]) -> None:
-        fault, self._unopened = self._unopened, None
-        if fault is not None:  # else it has been called for once more
+        unopened, self._unopened = self._unopened, None
+        if unopened is not None:  # else it has been called for once more
             try:
                 take_back()
             finally:
-                self._hand_over([fault])
+                self._hand_over(unopened)
 
     def _take(self) -> _Step:
         self._use(*self._new)

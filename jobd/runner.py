@@ -22,6 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from jobd import clock, ending, events, garbage, invoke, kin, log, stacks
@@ -201,16 +202,21 @@ class Runner:
         self._executor.kill_all()
         self._collect()
         frames = stacks.of_all_threads()
-        for run in self.oldest():
-            if run.of.kind is Kind.COROUTINE and not run.entered:  # somebody else holds the plane
-                self._finish(run, ending.CANCELLED, self._now())
-                continue
-            if run is not self._given_up:
-                self.flight.give_up(run, frames)
-                self._given_up = run
-            self._finish(run, ending.ABANDONED, self._now())
-        garbage.drop(frames)
+        try:
+            for run in self.oldest():
+                self._abandon(run, frames)
+        finally:
+            garbage.drop(frames)
         self._log.push()
+
+    def _abandon(self, run: Run, frames: dict[int, FrameType]) -> None:
+        if run.of.kind is Kind.COROUTINE and not run.entered:  # somebody else holds the plane
+            self._finish(run, ending.CANCELLED, self._now())
+            return
+        if run is not self._given_up:
+            self.flight.give_up(run, frames)
+            self._given_up = run
+        self._finish(run, ending.ABANDONED, self._now())
 
     def oldest(self) -> list[Run]:
         """The runs in flight, the oldest first."""
@@ -315,7 +321,7 @@ class Runner:
         left = standing.runs - 1
         self._admission.skip(run.of, run.first_tick, run.tick, "missed")
         # No memory is taken from here on, or the ticks would be skipped again.
-        run.dropped, standing.runs = True, left
+        run.dropped, standing.runs, self._untold = True, left, True
         del self._offered[run.key]
         try:
             self._ended.append(run)

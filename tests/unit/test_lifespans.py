@@ -1,5 +1,6 @@
 """Lifespans whose ends and beginnings the control plane sees to again where memory was lacking for it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -127,6 +128,17 @@ def test_it_is_opened_and_told_though_memory_is_lacking_on_the_plane(
     assert shared.happened == ["opened", ("told", None)]
     shared.lifespans.close()
     shared.loop.pass_time(1)
+    assert shared.lifespans.closed
+
+
+def test_one_that_cannot_be_begun_at_all_is_told(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job has spoilt asyncio; nobody waits for it for ever."""
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(asyncio, "Task", None)
+        shared.open(shared.resource)
+        shared.loop.pass_time(1)
+    (told,) = [each for each in shared.happened if isinstance(each, tuple)]
+    assert told[1].failure["error"]["type"] == "TypeError"
     assert shared.lifespans.closed
 
 
