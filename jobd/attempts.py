@@ -15,7 +15,7 @@ from jobd.ending import Ending
 from jobd.policy import Policies
 from jobd.run import Run
 from jobd.states import Outcome
-from jobd.timetable import Timetable
+from jobd.timetable import Timer, Timetable
 
 #: Outcomes after which another attempt may help.
 _RETRIED = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
@@ -47,10 +47,13 @@ class Attempts:
         self._resting: dict[str, Run] = {}
 
     def watch(self, run: Run) -> None:
-        """An attempt of the run has been handed over."""
+        """The first attempt of the run is about to be handed over; or it has been, and that is done again."""
+        if run.timer is None:
+            run.timer = self._timeout(run)
+
+    def _timeout(self, run: Run) -> Timer | None:
         timeout_s = run.of.policies.timeout
-        if timeout_s is not None and run.timer is None:
-            run.timer = self._timetable.after(timeout_s, partial(self._look, run, timeout_s))
+        return None if timeout_s is None else self._timetable.after(timeout_s, partial(self._look, run, timeout_s))
 
     def _look(self, run: Run, timeout_s: float) -> None:
         """The attempt would have had its time, if it had begun when it was handed over."""
@@ -67,11 +70,27 @@ class Attempts:
         """Cancel the run, for that outcome; and again with each cancel timeout that it swallows it."""
         if run.ended:
             return
-        run.cancel_as = run.cancel_as or outcome
-        self._cancel([run])
-        timer = self._timetable.after(max(self.cancel_timeout_s, 0.1), partial(self.end, run, outcome))
-        self.over(run)
+        before, last = run.cancel_as, run.timer
+        again = partial(self._end_again, run, outcome, run.attempt)
+        timer = self._timetable.after(max(self.cancel_timeout_s, 0.1), again)
+        try:
+            run.cancel_as = before or outcome
+            self._cancel([run])
+        except BaseException:
+            # Who makes room passes over runs that have been cancelled. But one that has had its time has had it, and
+            # the timer that has come does this again.
+            if outcome is Outcome.CANCELLED:
+                run.cancel_as = before
+            self._timetable.call_off(timer)
+            raise
         run.timer = timer
+        if last is not None:
+            self._timetable.call_off(last)
+
+    def _end_again(self, run: Run, outcome: Outcome, attempt: int) -> None:
+        """Unless that attempt is over: a timer stays behind where memory ran out before anybody knew of it."""
+        if run.attempt == attempt:
+            self.end(run, outcome)
 
     def over(self, run: Run) -> None:
         """The run needs no timer any more."""
@@ -88,15 +107,16 @@ class Attempts:
         return True
 
     def _rest(self, run: Run, ending: Ending, delay_s: float) -> None:
-        timer = self._timetable.after(delay_s, partial(self._try_again, run))
+        self.over(run)
+        timer = self._timetable.after(delay_s, partial(self._try_again, run, run.attempt + 1))
         try:
-            self._tell(run, ending, delay_s)
             self._resting[run.run_id] = run
+            self._tell(run, ending, delay_s)
         except BaseException:
+            self._resting.pop(run.run_id, None)
             self._timetable.call_off(timer)
             raise
-        self.over(run)
-        run.rest(timer)
+        run.rest(timer)  # takes no memory, or that it rests would be told again
 
     def _tell(self, run: Run, ending: Ending, delay_s: float) -> None:
         self._log.emit(
@@ -108,21 +128,20 @@ class Attempts:
             error=(ending.fields or {}).get("error"),
         )
 
-    def _try_again(self, run: Run) -> None:
-        if run.resting and run.run_id in self._resting:
-            self._hand_over(run)
-
-    def _hand_over(self, run: Run) -> None:
-        run.handed_over = 0.0
+    def _try_again(self, run: Run, attempt: int) -> None:
+        if run.attempt != attempt or run.run_id not in self._resting:
+            return
+        if run.handed_over < 0:  # else this is done again, and its timer is that of the attempt already
+            run.timer, run.handed_over = self._timeout(run), 0.0
         self._start_one(run)
-        run.timer = None  # it has come
-        self.watch(run)
 
     def begins(self, run: Run) -> bool:
         """On the thread that executes it: whether the run, which rests, may go on with its next attempt."""
+        now = self._now()
         if run.handed_over < 0 or self._resting.pop(run.run_id, None) is None:
             return False  # it has come for the attempt before, or too late
-        run.resting, run.begun, run.ending, run.attempt_at = False, True, None, self._now()
+        # No memory is taken from there on, or nobody would have the run.
+        run.resting, run.begun, run.ending, run.attempt_at = False, True, None, now
         return True
 
     def start_again(self, late: float) -> None:
@@ -139,9 +158,9 @@ class Attempts:
         """The runs that rest."""
         return list(self._resting.values())
 
-    def forget(self, run: Run) -> bool:
-        """The run has ended, or is about to; whether it has rested."""
-        return self._resting.pop(run.run_id, None) is not None
+    def forget(self, run: Run) -> None:
+        """The run has ended, or is about to: it has no further attempt."""
+        self._resting.pop(run.run_id, None)
 
 
 def _delay_s(policies: Policies, attempt: int) -> float:

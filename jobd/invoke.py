@@ -207,6 +207,8 @@ class Executor:
         _mend_main_thread()
 
     def _cancel_task(self, run: Run) -> None:
+        if not run.cancel_sent:
+            return  # sent twice, because memory was lacking for waking the plane
         run.cancel_sent = False
         if isinstance(run.body, _Task) and not run.body.done():
             run.cancelled = run.cancel_as or Outcome.CANCELLED

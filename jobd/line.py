@@ -239,8 +239,12 @@ class OnTheWall(Line):
         return last_ns, first + count
 
     def _until(self, first_ns: int, now: float, before: tuple[tuple[int, int], ...]) -> int:
-        """Up to when ticks are new, from one that is: until now, or to where what was shown before begins."""
-        return min([self._wall.exact_ns(now), *(begins - 1 for begins, _ in before if begins > first_ns)])
+        """Up to when ticks are new, from one that is: until now, or to where what was shown before begins.
+
+        Now is no earlier than that one, which is due, even if a float says so that is too coarse for nanoseconds.
+        """
+        ends_ns = min([self._wall.exact_ns(now), *(begins - 1 for begins, _ in before if begins > first_ns)])
+        return max(first_ns, ends_ns)
 
     def _next(self, instant_ns: int, before: tuple[tuple[int, int], ...]) -> int:
         following: int = self._schedule.after(instant_ns)

@@ -146,7 +146,8 @@ class Runner:
     def _forget_attempt(self, run: Run) -> bool:
         """Whether the run rests; who has been handed its next attempt finds then that there is none."""
         with self._gate:
-            return self._attempts.forget(run)
+            self._attempts.forget(run)
+            return run.resting  # also where it has been forgotten before, and its end could not be told
 
     def _let_in(self, name: str) -> None:
         """Offer the run that has waited for its place, if it is free."""
@@ -155,12 +156,13 @@ class Runner:
         self._hand_over(batch)
 
     def _hand_over(self, batch: list[Run]) -> None:
+        for run in batch:
+            if run.of.policies is not PLAIN:
+                self._attempts.watch(run)  # first, so that none begins that nobody watches over
         self._executor.start(batch)
         now = self._now()
         for run in batch:
             run.handed_over = now
-            if run.of.policies is not PLAIN:
-                self._attempts.watch(run)
 
     def close(self, announce: Callable[[], None]) -> None:
         """Start no run from here on, and ask those in flight to come to an end.
@@ -268,11 +270,11 @@ class Runner:
 
     def find_ends(self) -> None:
         """Find runs that have ended and had no memory left to say so."""
-        dead = [run for run in self.oldest() if not (run.resting or lives(run))]
+        dead = list(filter(_seems_dead, self.oldest()))
         # Who dies tells its end first, so those that have not been told by now never will be.
         self._collect()
         for run in dead:
-            if run.run_id in self._in_flight:
+            if run.run_id in self._in_flight and _seems_dead(run):  # it may rest meanwhile, or have gone on after that
                 run.ending = run.ending or ending.STARVED
                 run.ended = run.ended or self._now()
                 self._ended.append(run)
@@ -403,11 +405,15 @@ class Runner:
             self._finish(run, run.ending, run.ended)
             if self._admission.standings[run.of.name].waiting is None:
                 return
-        elif run.run_id in self._in_flight and not run.resting:
-            if not self._closed and self._attempts.rests(run, run.ending):
+        elif run.run_id in self._in_flight and not run.resting and run.ending is not None:  # else that is seen already
+            if self._may_rest(run) and self._attempts.rests(run, run.ending):
                 return
             self._finish(run, run.ending, run.ended)
         self._let_in(run.job)
+
+    def _may_rest(self, run: Run) -> bool:
+        """Not if that would keep a stop waiting, or another run that waits for its place."""
+        return not self._closed and self._admission.standings[run.of.name].waiting is None
 
     def _finish(self, run: Run, ending: Ending, ended: float) -> None:
         """On the control plane: end the run."""
@@ -449,6 +455,10 @@ class Runner:
         while rows:
             self._admission.skip(rows[0].job, rows[0].first, rows[0].last, "missed")
             rows.popleft()
+
+
+def _seems_dead(run: Run) -> bool:
+    return not (run.resting or lives(run))
 
 
 def _needs_no_plane(run: Run) -> bool:

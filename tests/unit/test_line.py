@@ -6,6 +6,7 @@ import pytest
 
 from jobd.crontab import Cron
 from jobd.job import Job, Kind
+from jobd.line import line_of
 from jobd.policy import LATE_RUNS, Missed, Policies
 from jobd.schedule import Aligned
 from jobd.spawner import Spawner
@@ -240,3 +241,34 @@ def test_jitter_on_the_wall_clock(walled: Walled) -> None:
     assert len(late) in (99, 100)
     assert 0 <= min(late) < 2 < 8 < max(late) <= 10
     assert all(row.put_off_s == pytest.approx(l, abs=1e-3) for row, l in zip(walled.offers.rows, late, strict=True))
+
+
+class Counting(Wall):
+    """A wall clock that is not asked for ever."""
+
+    asked = 0
+
+    def instant(self, wall_ns: int) -> float:
+        self.asked += 1
+        assert self.asked < 100
+        return super().instant(wall_ns)
+
+
+@pytest.mark.parametrize("missed", [Missed.ONCE, Missed.ALL])
+@pytest.mark.parametrize("days", [100, 1000, 10_000])
+def test_a_tick_is_due_in_its_own_instant_however_long_the_machine_has_been_up(days: int, missed: Missed) -> None:
+    """Floats of so many seconds are coarser than nanoseconds: there and back, an instant may be an earlier one."""
+    job = Job("job", Aligned(1.0), nothing, Kind.COROUTINE, "tests:job", Policies(missed=missed))
+    earlier = 0
+    for number in range(200):
+        up_s = days * 86_400 + number * 1.2345
+        wall = Counting(1_767_225_600 * SECOND_NS - round(up_s * 1e9) + number * 7_654_321)
+        line = line_of(job, up_s, wall, 7)
+        instant_ns = line.place.instant_ns
+        earlier += wall.exact_ns(line.due) < instant_ns
+        row, line.place, due = line.look(line.due)
+        assert row is not None
+        assert (row.first, row.last, row.scheduled_ns) == (7, 7, instant_ns)
+        assert (line.tick, line.place.instant_ns) == (8, instant_ns + SECOND_NS)
+        assert due > row.due
+    assert earlier > 10

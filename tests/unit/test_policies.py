@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,12 +18,13 @@ from jobd import events, every, policy
 from jobd.job import Due, Job, Kind
 from jobd.plane import JobPlane
 from jobd.policy import LATE_RUNS, Missed, Overlap, Policies
+from jobd.run import Run, current_run
 from jobd.runner import Runner
 from jobd.schedule import Every
 from jobd.testing import Story, simulate
 
 from .helpers import job_of, nothing, row
-from .virtual import Log, VirtualLoop
+from .virtual import Log, VirtualControlLoop, VirtualLoop
 
 
 def job(interval_s: float = 10.0, kind: Kind = Kind.COROUTINE, name: str = "job", **policies: Any) -> Job:
@@ -107,6 +108,29 @@ def test_replace_ends_a_run_that_rests() -> None:
         lasting=15,
     )
     assert [(run.tick, run.outcome, run.attempts) for run in story.runs] == [(0, "cancelled", 1), (1, "succeeded", 1)]
+
+
+@pytest.mark.parametrize("kind", [Kind.FUNCTION, Kind.COROUTINE])
+def test_a_run_that_another_one_waits_for_is_not_tried_again(kind: Kind) -> None:
+    """It has had its time, and cleans up when the tick comes; its end is its own, and the newest tick has its place."""
+
+    async def careful() -> None:
+        if current_run().tick == 0:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                await asyncio.sleep(3)
+
+    policies = Policies(overlap=Overlap.REPLACE, timeout=9.0, retries=3)
+    replacing = Job("job", Every(10.0), careful if kind is Kind.COROUTINE else nothing, kind, "x", policies)
+    takes = {"job": lambda tick: 0.0 if tick else 12.0} if kind is Kind.FUNCTION else {}
+    story = simulate(replacing, takes=takes, lasting=29)
+    assert [(run.tick, run.outcome, run.attempts) for run in story.runs] == [
+        (0, "timed_out", 1),
+        (1, "succeeded", 1),
+        (2, "succeeded", 1),
+    ]
+    assert seconds(story) == [0, 12, 20]
 
 
 def test_a_run_whose_job_has_become_one_that_replaces_gives_way(loop: VirtualLoop, to: Log) -> None:
@@ -427,6 +451,259 @@ def test_jitter_is_not_being_late() -> None:
     """A job that skips what it has missed has not missed what was put off on purpose."""
     story = simulate(job(10, jitter=10, missed="skip"), lasting=1000)
     assert not reasons(story)
+
+
+# --- where memory is lacking
+
+
+class Starved:
+    """A runner on a loop that is left when memory is lacking; then all is taken up again."""
+
+    def __init__(self) -> None:
+        self.loop = VirtualControlLoop()
+        self.to = Log(self.loop)
+        self.plane = JobPlane(self.loop)
+        self.runner = Runner(self.loop, self.plane, self.to)
+        self.timetable = self.runner._timetable
+        self.failed = 0
+
+    def fails(
+        self, owner: object, name: str, when: Callable[..., bool] = lambda *_, **__: True, late: bool = False
+    ) -> None:
+        """A call of the owner's fails, the first one that is like that; `late`, when it has had its effect."""
+        real = getattr(owner, name)
+        left = [MemoryError()]
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            fails = bool(left) and when(*arguments, **named)
+            result = None if fails and not late else real(*arguments, **named)
+            if fails:
+                self.failed += 1
+                raise left.pop()
+            return result
+
+        setattr(owner, name, call)
+
+    def offer(self, of: Job, tick: int) -> None:
+        """Offer one tick, as the spawner does."""
+        try:
+            self.runner.offer(deque([row(of, tick)]))
+        except MemoryError:
+            self.resume()
+
+    def resume(self) -> None:
+        """What is left of the turn comes first."""
+        self.loop.settle()
+        self.runner.resume()
+
+    def pass_time(self, seconds: int) -> None:
+        """Turn the loop, and have the watch come by each second."""
+        end = self.loop.time() + seconds
+        while self.loop.time() < end:
+            try:
+                self.loop.pass_time(1)
+            except MemoryError:
+                self.resume()
+            self.runner.start_again()
+            self.runner.collect()
+            self.runner.find_ends()
+
+    @property
+    def ended(self) -> list[tuple[Any, str]]:
+        """When the runs ended, and how."""
+        outcomes = [fields["outcome"] for fields in self.to.of(events.RUN_FINISHED)]
+        return list(zip(self.to.instants(events.RUN_FINISHED), outcomes, strict=True))
+
+
+@pytest.fixture
+def starved() -> Iterator[Starved]:
+    """A runner whose memory may be lacking."""
+    made = Starved()
+    yield made
+    made.loop.pass_time(3600)
+    made.loop.close()
+    assert made.failed == 1
+
+
+def body(function: Callable[[], Any], **policies: Any) -> Job:
+    """A job of this function with these policies."""
+    return replace(job(**policies), function=function)
+
+
+async def hangs() -> None:
+    """It ends when it is cancelled."""
+    await asyncio.sleep(1e6)
+
+
+def fails_then(following: Callable[[], Any]) -> Callable[[], Any]:
+    """A job whose first attempt fails."""
+
+    async def attempt() -> None:
+        if current_run().attempt == 1:
+            raise ValueError
+        await following()
+
+    return attempt
+
+
+def lasts(expected_s: float) -> Callable[..., bool]:
+    """Whether a timer is one for this time."""
+    return lambda delay_s, work: delay_s == expected_s
+
+
+def test_a_run_gives_way_though_its_cancellation_failed(starved: Starved) -> None:
+    """It is made again, and the run does not count as cancelled until then."""
+    replacing = body(hangs, overlap="replace")
+    starved.offer(replacing, 0)
+    starved.pass_time(10)
+    starved.fails(starved.plane, "call")
+    starved.offer(replacing, 1)
+    starved.pass_time(2)
+    assert starved.ended == [(10, "cancelled")]
+    assert [fields["tick"] for fields in starved.to.of(events.RUN_STARTED)] == [0, 1]
+
+
+def test_a_cancellation_is_never_without_the_next_one(starved: Starved) -> None:
+    """The timer for that comes first, because nobody makes room twice."""
+
+    async def swallows_one() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1e6)
+        await asyncio.sleep(1e6)
+
+    replacing = body(swallows_one, overlap="replace")
+    starved.offer(replacing, 0)
+    starved.pass_time(10)
+    starved.fails(starved.timetable, "after", lasts(5.0))
+    starved.offer(replacing, 1)
+    starved.pass_time(7)
+    assert starved.ended == [(15, "cancelled")]
+
+
+def test_a_timeout_whose_cancellation_failed_is_still_one(starved: Starved) -> None:
+    """It comes at once again, and once."""
+    starved.offer(body(hangs, timeout=7), 0)
+    starved.loop.settle()
+    starved.fails(starved.plane, "call")
+    starved.pass_time(20)
+    assert starved.ended == [(7, "timed_out")]
+
+
+def test_a_timer_that_nobody_knows_of_ends_no_later_attempt(starved: Starved) -> None:
+    """Memory may run out when it is set and has not been handed back."""
+    starved.offer(body(hangs, timeout=7, retries=1, backoff=0), 0)
+    starved.loop.settle()
+    starved.fails(starved.timetable, "after", lasts(5.0), late=True)
+    starved.pass_time(20)
+    assert starved.to.instants(events.RUN_RETRYING) == [7]
+    assert starved.ended == [(14, "timed_out")]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_has_its_timeout_though_its_start_failed(starved: Starved, late: bool) -> None:
+    """Whether the plane has it by then or not."""
+    starved.fails(starved.runner._executor, "start", late=late)
+    starved.offer(body(hangs, timeout=7), 0)
+    starved.pass_time(20)
+    assert starved.ended == [(pytest.approx(7, abs=1), "timed_out")]
+
+
+def test_a_run_has_its_timeout_though_that_could_not_be_set_at_first(starved: Starved) -> None:
+    """It starts when it can."""
+    starved.fails(starved.timetable, "after", lasts(7.0))
+    starved.offer(body(hangs, timeout=7), 0)
+    starved.pass_time(20)
+    assert starved.ended == [(pytest.approx(7, abs=1), "timed_out")]
+
+
+def test_a_later_attempt_has_its_timeout_though_that_could_not_be_set_at_first(starved: Starved) -> None:
+    """As the first one does."""
+    starved.offer(body(fails_then(hangs), timeout=7, retries=1, backoff=2), 0)
+    starved.loop.settle()
+    starved.fails(starved.timetable, "after", lasts(7.0))
+    starved.pass_time(20)
+    assert starved.ended == [(pytest.approx(8.5, abs=0.6), "timed_out")]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_later_attempt_has_one_timeout_though_its_start_failed(starved: Starved, late: bool) -> None:
+    """One timer of it is enough."""
+    set_s: list[float] = []
+    real = starved.timetable.after
+    starved.timetable.after = lambda delay_s, work: set_s.append(delay_s) or real(delay_s, work)  # type: ignore[method-assign,func-returns-value]
+    starved.offer(body(fails_then(hangs), timeout=7, retries=1, backoff=2), 0)
+    starved.loop.settle()
+    starved.fails(starved.runner._attempts, "_start", late=late)
+    starved.pass_time(20)
+    assert starved.ended == [(pytest.approx(8.5, abs=0.6), "timed_out")]
+    assert set_s.count(7.0) == 2
+
+
+def test_a_run_comes_to_rest_once(starved: Starved) -> None:
+    """And says so once, though the timer of the attempt before could not be thrown away."""
+    starved.fails(starved.timetable, "call_off", late=True)
+    starved.offer(body(fails_then(nothing), timeout=7, retries=1, backoff=2), 0)
+    starved.pass_time(20)
+    assert len(starved.to.of(events.RUN_RETRYING)) == 1
+    assert [outcome for _, outcome in starved.ended] == ["succeeded"]
+
+
+def test_a_run_that_rests_gives_way_though_its_end_could_not_be_told(starved: Starved) -> None:
+    """It has no further attempt by then, and is no run that waits for one."""
+    resting = body(fails_then(nothing), overlap="replace", retries=1, backoff="1h", backoff_max="1h")
+    starved.offer(resting, 0)
+    starved.pass_time(10)
+    starved.fails(starved.runner, "_account")
+    starved.offer(resting, 1)
+    starved.pass_time(2)
+    assert starved.ended == [(10, "cancelled")]
+    assert [fields["tick"] for fields in starved.to.of(events.RUN_STARTED)] == [0, 1]
+
+
+def test_a_run_that_has_come_to_rest_is_not_found_dead(starved: Starved) -> None:
+    """Though it had ended when the search for such runs began."""
+    starved.runner.offer(deque([row(body(fails_then(hangs), retries=1, backoff=0), 0)]))
+    call_for_collection = starved.runner._call_for_collection
+    starved.runner._call_for_collection = lambda: None  # type: ignore[method-assign]
+    starved.loop.settle()
+    starved.runner._call_for_collection = call_for_collection  # type: ignore[method-assign]
+    starved.fails(starved.runner, "_call_for_collection")
+    with pytest.raises(MemoryError):
+        starved.runner.find_ends()
+    starved.loop.settle()
+    starved.runner.collect()
+    assert (len(starved.to.of(events.RUN_RETRYING)), starved.runner.running, starved.ended) == (1, 1, [])
+
+
+def test_an_end_that_is_seen_twice_is_none_of_the_next_attempt(starved: Starved) -> None:
+    """Which may have begun meanwhile."""
+    starved.runner.offer(deque([row(body(fails_then(hangs), retries=1, backoff=0), 0)]))
+    starved.runner._collecting = True  # so that nobody does
+    starved.loop.settle()
+    starved.runner._ended *= 2
+    starved.fails(starved.runner, "_let_in")
+    with pytest.raises(MemoryError):
+        starved.runner.collect()
+    starved.loop.settle()
+    starved.runner.collect()
+    assert (len(starved.to.of(events.RUN_RETRYING)), starved.runner.running, starved.ended) == (1, 1, [])
+
+
+def test_an_attempt_that_could_not_begin_has_an_end(starved: Starved) -> None:
+    """Its thread had no memory in the moment in which it took it over."""
+    attempts = starved.runner._attempts
+    begins = attempts.begins
+
+    def begins_without_memory(run: Run) -> bool:
+        if not starved.failed:
+            starved.fails(attempts, "_now")
+        return begins(run)
+
+    attempts.begins = begins_without_memory  # type: ignore[method-assign]
+    starved.offer(body(fails_then(nothing), retries=1, backoff=2), 0)
+    starved.pass_time(20)
+    assert [outcome for _, outcome in starved.ended] == ["failed"]
+    assert starved.runner.running == 0
 
 
 # --- how they are written

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
+from traceback import walk_stack
 from types import CodeType, FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 import jobd
 from jobd import events, interpreter, starvation
 from jobd.exits import ExitCode
+from jobd.invoke import Executor
 from jobd.job import Job
 from jobd.notify import Notifier
 from jobd.plane import ControlLoop, JobPlane
@@ -36,11 +38,13 @@ from .helpers import job_of, python
 from .virtual import Log, VirtualLoop, Wall
 
 JOBD = str(Path(jobd.__file__).parent)
-#: Calls that only let go of something: they take no memory, so they do not fail for want of it.
-LET_GO = {"release", "popleft", "clear", "pop", "__exit__", "cancel", "close"}
+#: Calls that only let go of something, or set what is there: they take no memory, so they do not fail for want of it.
+LET_GO = {"release", "popleft", "clear", "pop", "__exit__", "cancel", "close", "rest"}
 #: Into so many tests the points of failure are dealt, so that they may run side by side.
 SHARES = 4
 GRACE_S = CANCEL_S = 1.0
+#: When the stop comes for runs that ought to have ended before.
+ENDLESS_S = 1.55
 #: What comes due in the life that these tests let the parts lead.
 EXPECTED_TICKS = {"quick": [0, 1, 2, 3], "short": [0, 1, 2, 3, 4, 5], "stubborn": [0]}
 POLICED_TICKS = {
@@ -95,8 +99,35 @@ class Failing:
         if not caller.f_code.co_filename.startswith(JOBD) or name in LET_GO:
             return
         self.calls += 1
-        if self.at <= self.calls < self.at + self.times and self._fails():
+        if self.at <= self.calls < self.at + self.times and self._fails() and self._may_fail(frame):
             raise MemoryError
+
+    def _may_fail(self, frame: FrameType) -> bool:
+        return True
+
+
+#: What the job plane does; and the rooms that see to timeouts, attempts and replacements on the control plane.
+ON_JOB_PLANE = {JobPlane._take.__code__, Executor._coroutine.__code__, Executor._task_done.__code__}
+ABOUT_ENDS = {f"{JOBD}/{room}.py" for room in ("admission", "attempts", "runner")}
+
+
+class FailingOnControlPlane(Failing):
+    """The same, where the control plane sees to the ends of runs."""
+
+    def __init__(self, at: int = sys.maxsize) -> None:
+        super().__init__(at)
+        #: Where that may be, if it is to be measured.
+        self.points: list[int] = []
+
+    def _called(self, frame: FrameType, event: str, argument: Any) -> None:
+        before = self.calls
+        super()._called(frame, event, argument)
+        if self.at == sys.maxsize and self.calls > before and self._may_fail(frame):
+            self.points.append(self.calls)
+
+    def _may_fail(self, frame: FrameType) -> bool:
+        codes = {frame.f_code for frame, _ in walk_stack(frame)}
+        return not codes & ON_JOB_PLANE and not ABOUT_ENDS.isdisjoint(code.co_filename for code in codes)
 
 
 def _with_chance(source: random.Random, chance: float) -> bool:
@@ -216,6 +247,33 @@ def _policed_jobs() -> list[Job]:
     ]
 
 
+async def _endless() -> None:
+    await asyncio.sleep(60)
+
+
+def _endless_jobs() -> list[Job]:
+    """Jobs whose runs end because they have had their time, or give way to another one."""
+    return [
+        _policed("times out", _endless, 60, Policies(timeout=0.3, retries=1, backoff=0.2)),
+        _policed("replaces", _endless, 0.8, Policies(overlap=Overlap.REPLACE)),
+    ]
+
+
+def _endless_life(failing: Failing) -> Parts:
+    """A life in which nothing is late, and nothing ends with the stop that ought to have ended before."""
+    parts = Parts(Loop())
+    try:
+        parts.stop.ready()
+        parts.spawner.start(_endless_jobs())
+        parts.run_until(ENDLESS_S, failing)
+        parts.signalled, parts.heard_at = True, parts.loop.time()
+        parts.run_until(30, Failing(at=sys.maxsize))
+    finally:
+        parts.loop.pass_time(100)
+        parts.loop.close()
+    return parts
+
+
 def _policed(name: str, function: Callable[[], Any], interval_s: float, policies: Policies) -> Job:
     return dataclasses.replace(job_of(function, name, interval_s), policies=policies)
 
@@ -256,6 +314,24 @@ def _faults(parts: Parts, expected: dict[str, list[int]] = EXPECTED_TICKS, late_
         "the request is not told once": names.count("shutdown.requested") != 1,
         f"left {parts.left}": [at <= latest and code in (0, 3) for at, code in parts.left] != [True],
         f"stands in {parts.stop.state}": parts.stop.state is not State.STOPPED,
+    }
+    return [what for what, is_wrong in wrong.items() if is_wrong]
+
+
+def _endless_faults(parts: Parts) -> list[str]:
+    """What is wrong with that life: how the runs ended before its stop, and what was told of attempts."""
+    ended = {
+        (fields["job"], fields["tick"]): fields["outcome"]
+        for at, fields in zip(parts.to.instants(events.RUN_FINISHED), parts.to.of(events.RUN_FINISHED), strict=True)
+        if at < ENDLESS_S
+    }
+    names, retrying = parts.to.names, parts.to.of(events.RUN_RETRYING)
+    started, finished = names.count("run.started"), names.count("run.finished")
+    wrong = {
+        f"ended {ended}": ended != {("times out", 0): "timed_out", ("replaces", 0): "cancelled"},
+        f"retrying {retrying}": [fields["attempt"] for fields in retrying] != [1],
+        f"{started} starts, {finished} ends": (started, finished) != (3, 3),
+        f"left {parts.left}": [code for _, code in parts.left] != [0],
     }
     return [what for what, is_wrong in wrong.items() if is_wrong]
 
@@ -330,6 +406,17 @@ def test_memory_may_run_out_whatever_the_policies(times: int, share: int) -> Non
     wrong = {
         at: faults for at in points if (faults := _faults(_life(Failing(at, times), _policed_jobs), POLICED_TICKS))
     }
+    assert not wrong, f"{len(wrong)} of {len(points)}: {dict(list(wrong.items())[:5])}"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that were half made
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_lack_of_memory_lets_no_run_go_on_for_ever(share: int) -> None:
+    """Whichever call fails: a run has its timeout, in each of its attempts, and gives way where it is to."""
+    measure = FailingOnControlPlane()
+    assert _endless_faults(_endless_life(measure)) == []
+    points = measure.points[share::SHARES]
+    wrong = {at: faults for at in points if (faults := _endless_faults(_endless_life(FailingOnControlPlane(at))))}
     assert not wrong, f"{len(wrong)} of {len(points)}: {dict(list(wrong.items())[:5])}"
 
 
