@@ -1,15 +1,22 @@
 """Log lines as JSON that cannot fail. Imports nothing of ours.
 
-The fast path is orjson alone. What it refuses (keys that are no strings, cycles, lone surrogates, huge integers) or
-makes too long goes the slow way, field by field, through `_plain`, which knows a text for everything. Nothing a job
-logs can raise here, lose its line, or make it two lines.
+The fast path is orjson alone, for texts and numbers; anything else is copied first, by `_plain`, which knows a text for
+everything. What orjson refuses (lone surrogates, huge integers), what makes a line too long, and what is too much to be
+copied goes the slow way, field by field, and is cut down. Nothing a job logs can raise here, lose its line, or make it
+two lines.
+
+Tricky: orjson does not hold on to what it walks through. Where it calls Python on its way, which it does for all that
+it does not know and for time zones, another thread may change the list that it is in the middle of, and the process
+dies. So it is given texts and numbers, and lists and dicts that nobody else has.
 """
 
 import re
 import traceback
-from collections.abc import Iterator
+from datetime import date, datetime, time
+from enum import Enum
 from types import TracebackType
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -23,6 +30,8 @@ LINE_BYTES = 43_000
 TEXT_CHARS = 8_192
 ITEMS = 200
 DEPTH = 12
+#: Nothing is copied that is nested deeper, even where there is room for it.
+WHOLE_DEPTH = 64
 #: How many values of one field are looked at: what refers to itself in several places has no end within any depth.
 VALUES = 10_000
 
@@ -35,6 +44,8 @@ _NEARLY_ALL = slice(ROOM_BYTES)
 #: The longest name of a job with which a line is still a brief one.
 NAME_CHARS = 100
 _CONTAINERS = frozenset({dict, list})
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_TIMES = frozenset({datetime, date, time})
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_UTC_Z
 #: Characters that JSON leaves as they are and some readers take for the end of a line or for a terminal's command.
@@ -46,15 +57,18 @@ _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 def line(fields: dict[str, Any]) -> bytes:
     """The fields as one line of JSON, newline included."""
     try:
+        if not _SCALARS.issuperset(map(type, fields.values())):
+            whole = _Budget(whole=True)
+            fields = {key: _plain(value, whole) for key, value in fields.items()}
         chars = _chars(fields)
         if chars <= LINE_BYTES:  # else orjson would keep the GIL for nothing
             bytes(ROOM_BYTES + ROOM_FACTOR * chars)  # as in `_dumps`, without the call
-            data = _orjson(fields, default=_unknown, option=_OPTIONS)
+            data = _orjson(fields, option=_OPTIONS)
             if len(data) <= LINE_BYTES and (
                 (data.isascii() and _DEL not in data) or len(data := _safe(data)) <= LINE_BYTES
             ):
                 return data  # escapes make it longer
-    except Exception:
+    except BaseException:  # of a subclass of dict, say, whose items() raises
         pass  # there is another way for whatever it was
     return _safe(_dumps(tame(fields), _OPTIONS))
 
@@ -76,7 +90,7 @@ def _dumps(value: Any, option: int = 0) -> bytes:
     """The value as JSON. Raises `MemoryError` where orjson would crash: it does not look whether it got its memory."""
     # Nothing gives the GIL away between letting go of these bytes and orjson's taking them.
     bytes(ROOM_BYTES + ROOM_FACTOR * _chars(value))
-    return _orjson(value, default=_unknown, option=option)
+    return _orjson(value, option=option)
 
 
 def _chars(value: Any, depth: int = 0) -> int:
@@ -202,23 +216,53 @@ def representation(value: object) -> str:
         return f"<{_name(type(value))} whose __repr__ raised {_name(type(error))}>"
 
 
-def _unknown(value: object) -> Any:
-    """What orjson is told to write for a type that it does not know."""
+def _unknown(value: object) -> str:
+    """What is written for a type that JSON does not know."""
     if isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
         ends = data if len(data) <= 2 * TEXT_CHARS else data[:TEXT_CHARS] + data[-TEXT_CHARS:]
         return clip(ends.decode("utf-8", "backslashreplace"), 2 * TEXT_CHARS, len(data))
-    if isinstance(value, set | frozenset):
-        return list(value)
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {text(value)}"
     return representation(value)
 
 
-def _plain(value: Any, left: Iterator[int], depth: int = 0) -> Any:
-    """A copy in which nothing is left that orjson could refuse, of as many values as `left` yields."""
-    if next(left, None) is None:
-        return "<left out>"
+class _TooMuch(Exception):
+    """There are more values than are copied."""
+
+
+class _Budget:
+    """How much may be copied: a `whole` value, or as much of it as a field shows that is cut down."""
+
+    __slots__ = ("depth", "items", "left", "whole")
+
+    def __init__(self, *, whole: bool) -> None:
+        self.whole = whole
+        self.left = VALUES
+        self.depth = WHOLE_DEPTH if whole else DEPTH
+        self.items = None if whole else ITEMS
+
+
+def _plain(value: Any, budget: _Budget, depth: int = 0) -> Any:
+    """A copy that nobody else has, of types that orjson writes without calling anybody."""
+    if budget.whole and type(value) in _SCALARS:
+        return value
+    match value:
+        case dict() | list() | tuple() | set() | frozenset() if depth >= budget.depth:
+            return f"<{type(value).__name__} nested deeper than {budget.depth}>"
+        case dict():
+            items = list(value.items())[: budget.items]
+            each = _each([item for _, item in items], budget, depth + 1)
+            return dict(zip([_key(key) for key, _ in items], each, strict=True))
+        case list() | tuple() | set() | frozenset():
+            return _each(list(value)[: budget.items], budget, depth + 1)
+        case Enum():
+            return _plain(value.value, budget, depth + 1)
+        case _:
+            return _single(value)
+
+
+def _single(value: Any) -> Any:
     match value:
         case None | bool():
             return value
@@ -228,23 +272,34 @@ def _plain(value: Any, left: Iterator[int], depth: int = 0) -> Any:
             return _encodable(value)
         case int():
             return int(value) if -(2**63) <= value < 2**64 else text(value)
-        case dict() | list() | tuple() | set() | frozenset() if depth >= DEPTH:
-            return f"<{type(value).__name__} nested deeper than {DEPTH}>"
-        case dict():
-            return {_key(key): _plain(item, left, depth + 1) for key, item in list(value.items())[:ITEMS]}
-        case list() | tuple() | set() | frozenset():
-            return [_plain(item, left, depth + 1) for item in list(value)[:ITEMS]]
+        case date() | time() if type(value) in _TIMES:
+            return value.isoformat().replace("+00:00", "Z")
+        case UUID():
+            return str(value)
         case _:
             return _unknown(value)
 
 
+def _each(values: list[Any], budget: _Budget, depth: int) -> list[Any]:
+    budget.left -= len(values)
+    if budget.left >= 0:
+        if budget.whole:  # the same, but most are of these types, and a call for each takes longer than all the rest
+            return [value if type(value) in _SCALARS else _plain(value, budget, depth) for value in values]
+        return [_plain(value, budget, depth) for value in values]
+    if budget.whole:
+        raise _TooMuch
+    return ["<left out>"] * len(values)
+
+
 def _key(key: object) -> str:
+    if type(key) is str and len(key) <= TEXT_CHARS and key.isascii():
+        return key
     return _encodable(key) if isinstance(key, str) else representation(key)
 
 
 def _cut(value: Any) -> Any:
     try:
-        plain = _plain(value, iter(range(VALUES)))
+        plain = _plain(value, _Budget(whole=False))
         data = _dumps(plain)
     except BaseException as error:  # a subclass of dict, say, whose items() raises
         return f"<{_name(type(value))} that raised {_name(type(error))}>"

@@ -1,9 +1,14 @@
 """Log lines: whatever is logged, it is one line of JSON, of a bounded length, and nobody's exception."""
 
+import enum
 import json
 import math
+import subprocess
+import sys
 import time
 import tracemalloc
+import uuid
+import zoneinfo
 from collections import UserDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -15,6 +20,8 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from jobd import render
+
+from .helpers import LIMIT_S
 
 #: A little more than a line may hold, because what has been left out is told.
 MOST_BYTES = render.LINE_BYTES * 1.1
@@ -254,6 +261,74 @@ def test_floats_that_json_lacks_are_null() -> None:
         "a": None,
         "b": None,
         "c": {"()": None},
+    }
+
+
+CHANGING = """
+import datetime, sys, threading
+from pathlib import Path
+from jobd import render
+
+class Clears:
+    def __init__(self, within): self.within = within
+    def __repr__(self): self.within.clear(); return "cleared"
+
+class Zone(datetime.tzinfo):
+    def utcoffset(self, of): raise SystemExit
+
+within = []
+within.extend(Clears(within) for _ in range(50))
+print(render.line({"within": within}))
+print(render.line({"at": datetime.datetime(2020, 1, 1, tzinfo=Zone())}))
+shared, done = {}, threading.Event()
+
+def changes():
+    number = 0
+    while not done.is_set():
+        number += 1
+        shared[number % 50] = shared[str(number % 50)] = [Path(str(number))] * 20
+        shared.pop(str(number * 3 % 50), None)
+
+sys.setswitchinterval(1e-5)
+for _ in range(3): threading.Thread(target=changes, daemon=True).start()
+for _ in range(200): render.line({"shared": shared})
+for _ in range(2000): render.line({"shared": [shared.get("1"), {"in": shared.get("2")}]})
+done.set()
+print("lives")
+"""
+
+
+def test_what_changes_while_it_is_written_ends_nobody() -> None:
+    """Not even where a value empties the list that it is in, or a thread does: orjson by itself crashes there."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHANGING], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("lives\n")
+
+
+def test_times_and_their_like_are_written_as_json_has_them() -> None:
+    """In RFC 3339 where they are instants; members of an enumeration by their value."""
+    berlin, color = zoneinfo.ZoneInfo("Europe/Berlin"), enum.Enum("color", ["RED"])
+    said = check(
+        render.line(
+            {
+                "utc": datetime(2020, 1, 1, 1, 2, 3, 4, tzinfo=UTC),
+                "berlin": [datetime(2020, 1, 1, tzinfo=berlin)],
+                "naive": datetime(2020, 1, 1, tzinfo=UTC).replace(tzinfo=None),
+                "date": date(2020, 1, 1),
+                "red": color["RED"],
+                "id": {(): uuid.UUID(int=0)},
+            }
+        )
+    )
+    assert said == {
+        "utc": "2020-01-01T01:02:03.000004Z",
+        "berlin": ["2020-01-01T00:00:00+01:00"],
+        "naive": "2020-01-01T00:00:00",
+        "date": "2020-01-01",
+        "red": 1,
+        "id": {"()": "00000000-0000-0000-0000-000000000000"},
     }
 
 
