@@ -115,6 +115,7 @@ class Daemon:
         self._heard_at = 0.0
         self._reserve = starvation.Reserve()
         self._serving = False
+        self._is_ready = False
         self._taking_up = (
             self._listen,
             self._stop.resume,
@@ -132,13 +133,17 @@ class Daemon:
         """Load the jobs, run them until a stop is asked for, and leave the process with an `ExitCode`."""
         self._load = load
         try:
+            self._begin_or_refuse(load)
+        except BaseException as error:
+            self._go_on(error)
+        self._go_on(None)
+
+    def _begin_or_refuse(self, load: Load) -> None:
+        try:
             self._serve(self._start(load))
         except InvalidConfig as invalid:
             faults.tell(self._log, invalid.faults)
             self._stop.refuse()
-        except BaseException as error:
-            self._go_on(error)
-        self._go_on(None)
 
     def _go_on(self, error: BaseException | None) -> NoReturn:
         """Turn the control loop to the end of the daemon, whatever comes out of it.
@@ -235,13 +240,18 @@ class Daemon:
 
     def _begin(self) -> None:
         if self._stop.ready():
-            self._log.emit(events.DAEMON_READY, jobs=len(self._loaded.jobs), startup_s=_uptime_s())
+            self._tell_ready()
             self._notifier.ready()
             self._tell_status()
             self._watch.start()
             self._spawn(self._loaded)
             if self._reload_when_ready:
                 self._read_again()
+
+    def _tell_ready(self) -> None:
+        if not self._is_ready:  # else memory was lacking for what follows
+            self._log.emit(events.DAEMON_READY, jobs=len(self._loaded.jobs), startup_s=_uptime_s())
+            self._is_ready = True
 
     def _spawn(self, loaded: Loaded) -> None:
         self._spawner.start(loaded.jobs)
@@ -354,8 +364,12 @@ class Daemon:
 
     def _leave(self, code: ExitCode) -> NoReturn:
         """End the process at once: no thread is joined, nothing is finalised, nobody's exit handler can hold it."""
-        self._fences.guard.end(0.0)
-        self._fences.guard.dismiss()
+        try:
+            self._fences.guard.end(0.0)
+            self._fences.guard.dismiss()
+        except Exception as error:  # a job has spoilt what that needs
+            if starvation.lacking(error):
+                raise
         exits.leave(code)
 
     def _stray(self, where: str, error: BaseException) -> None:

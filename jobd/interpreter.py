@@ -29,8 +29,10 @@ _STACK_LIMIT = resource.getrlimit(resource.RLIMIT_STACK)[0]
 _WANTED_STACK_BYTES = 0 if STACK_BYTES <= _STACK_LIMIT != resource.RLIM_INFINITY else STACK_BYTES
 #: Whoever traces the daemon as a whole, a debugger say, has been there first.
 _TRACED = bool(sys.gettrace() or sys.getprofile() or threading.gettrace() or threading.getprofile())
-_set_switch_interval = sys.setswitchinterval
-#: Python's own, whatever a job puts into the module.
+#: Python's own, whatever a job puts into the modules.
+_set_switch_interval, _switch_interval = sys.setswitchinterval, sys.getswitchinterval
+_set_recursion_limit, _recursion_limit = sys.setrecursionlimit, sys.getrecursionlimit
+_trace, _profile, _set_trace, _set_profile = sys.gettrace, sys.getprofile, sys.settrace, sys.setprofile
 _trace_of_threads, _profile_of_threads = threading.gettrace, threading.getprofile
 _trace_threads, _profile_threads = threading.settrace, threading.setprofile
 #: Called for errors that nobody catches. Where that of `threading` is None, no `threading.Thread` can be made.
@@ -54,9 +56,9 @@ def hurry() -> None:
 
 def keep() -> None:
     """Put back what a job has changed since the last time."""
-    if sys.getrecursionlimit() < _RECURSION_LIMIT:
-        sys.setrecursionlimit(_RECURSION_LIMIT)
-    if sys.getswitchinterval() > 2 * SWITCH_INTERVAL_S:
+    if _recursion_limit() < _RECURSION_LIMIT:
+        _set_recursion_limit(_RECURSION_LIMIT)
+    if _switch_interval() > 2 * SWITCH_INTERVAL_S:
         _set_switch_interval(SWITCH_INTERVAL_S)
     if not _TRACED and (_trace_of_threads() or _profile_of_threads()):
         _trace_threads(None)
@@ -80,9 +82,9 @@ def _keep_stack_size() -> None:
 
 def keep_untraced() -> None:
     """Take what traces this thread away again."""
-    if not _TRACED and (sys.gettrace() or sys.getprofile()):
-        sys.settrace(None)
-        sys.setprofile(None)
+    if not _TRACED and (_trace() or _profile()):
+        _set_trace(None)
+        _set_profile(None)
 
 
 def _no_longer_than_ours(interval: float, /) -> None:

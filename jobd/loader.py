@@ -152,7 +152,7 @@ class _Loading:
         if not isinstance(name, str):
             raise Unusable(f"has a name that is no text but {modules.a(type(name).__name__)}")
         kind = modules.kind_of(usable, declared.isolated)
-        return jobs.Job(name, declared.schedule, usable, kind, target, declared.policies)
+        return jobs.Job(str.__str__(name), declared.schedule, usable, kind, target, declared.policies)
 
     def _take_file(self, target: str) -> None:
         from jobd import jobsfile  # only where there is one

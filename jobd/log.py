@@ -1,6 +1,6 @@
 """The log: everything that the daemon, its jobs and their libraries say, as lines of one stream.
 
-May import: events, render, sink, output, clock, run (for the run that a line belongs to).
+May import: events, render, sink, output, clock, starvation, run (for the run that a line belongs to).
 
 Two structlog loggers end in the same sink: `emit` for the daemon's own events, which need no processor, and the one
 that `structlog.get_logger()` gives to jobs, which also takes what comes through stdlib logging. The daemon's own
@@ -17,11 +17,16 @@ from typing import Any
 
 import structlog
 
-from jobd import clock, events, output, render
+from jobd import clock, events, output, render, starvation
 from jobd import run as runs
 from jobd.clock import Real
 from jobd.run import Run
 from jobd.sink import Sink, Spare
+
+#: Kept here, because a job may put something else into the modules.
+_filtering, _wrap_logger = structlog.make_filtering_bound_logger, structlog.wrap_logger
+_Logger, _root = logging.Logger, logging.getLogger()
+_loggers = _root.manager.loggerDict
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _DESCENDING = tuple(reversed(LEVELS.items()))
@@ -53,7 +58,7 @@ class Log:
             self._tell_from(level)
 
     def _tell_from(self, level: str) -> None:
-        self._wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
+        self._wrapper = _filtering(LEVELS[level])
         self._told = {name for name, number in LEVELS.items() if number >= LEVELS[level]}
         self._own = self._logger(self._sink.write, self._render)
         self._queued = self._logger(self._sink.put, self._render)
@@ -99,10 +104,9 @@ class Log:
         """Log the last line and wait, `timeout_s` at most, until the reader has been given everything."""
         deadline = Real.monotonic() + timeout_s
         if self._output:
-            self._output.finish(min(OUTPUT_S, timeout_s / 2))
-        lines: list[bytes] = []
-        getattr(self._logger(lines.append, self._render), event.level)(event, **fields)
-        self._sink.finish(b"".join(lines), max(timeout_s / 2, deadline - Real.monotonic()))
+            _finish(self._output, min(OUTPUT_S, timeout_s / 2))
+        line = self._render({"timestamp": clock.now(), "level": event.level, "event": event.name, **fields})
+        self._sink.finish(line if event.level in self._told else b"", max(timeout_s / 2, deadline - Real.monotonic()))
 
     def flush(self, timeout_s: float) -> None:
         """Wait, `timeout_s` at most, until the reader has been given everything so far."""
@@ -119,7 +123,7 @@ class Log:
             return tell
 
         direct = type("Direct", (self._wrapper,), {level: method(level) for level in self._told})
-        return structlog.wrap_logger(write, processors=[], wrapper_class=direct, context_class=dict).bind()
+        return _wrap_logger(write, processors=[], wrapper_class=direct, context_class=dict).bind()
 
     def printed(self, run: Run | None, stream: str, line: bytes) -> None:
         """Log a line that somebody has printed."""
@@ -155,7 +159,7 @@ class JobLines:
         self._render = render
         self._write = write
         self._of = of
-        self._logger = type("JobLogger", (structlog.make_filtering_bound_logger(LEVELS[level]),), {})
+        self._logger = type("JobLogger", (_filtering(LEVELS[level]),), {})
         structlog.configure(
             processors=[self._line],
             wrapper_class=self._logger,
@@ -167,13 +171,14 @@ class JobLines:
 
     def use(self, level: str) -> None:
         """Take lines of `level` and above from here on, also from the loggers that jobs have already."""
-        self._logger.__bases__ = (structlog.make_filtering_bound_logger(LEVELS[level]),)
+        self._logger.__bases__ = (_filtering(LEVELS[level]),)
         # As `setLevel` does, but for its lock: a job may hold that for as long as it configures logging.
-        root = logging.getLogger()
-        root.level = LEVELS[level]
-        for logger in [root, *root.manager.loggerDict.values()]:
-            if isinstance(logger, logging.Logger):
-                logger._cache.clear()  # type: ignore[attr-defined]
+        _root.level = LEVELS[level]
+        for logger in [_root, *_loggers.values()]:
+            if _Logger in type(logger).__mro__:  # and whatever it has made of its attributes is not asked
+                cache = object.__getattribute__(logger, "__dict__").get("_cache")
+                if type(cache) is dict:
+                    cache.clear()
 
     def _line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
         line = {"timestamp": clock.now(), "level": level, "event": render.text(fields.pop("event", ""))}
@@ -215,6 +220,14 @@ class _Bridge(logging.Handler):
         if passed:
             self._take(record)
         return passed
+
+
+def _finish(pipes: output.Output, timeout_s: float) -> None:
+    try:
+        pipes.finish(timeout_s)
+    except Exception as error:  # a job has spoilt what that needs, and it is not to cost the last line
+        if starvation.lacking(error):
+            raise
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -35,6 +35,8 @@ READ_BYTES = 65_536
 LAST_READ_BYTES = 4_096
 #: How long the reader may keep the last reading waiting: it is about to hand on what it has just read.
 READER_S = 0.05
+#: Python's own, whatever a job puts into the module.
+_read, _close, _dup2 = os.read, os.close, os.dup2
 
 
 class Pipe:
@@ -53,7 +55,7 @@ class Pipe:
     def read(self, most: int) -> bytes:
         """What is there, `most` bytes of it."""
         try:
-            return os.read(self.read_end, most)
+            return _read(self.read_end, most)
         except BlockingIOError:
             return b""
 
@@ -99,7 +101,7 @@ class Output:
         self._cutters = {fd: Cutter(None, stream, take) for fd, stream in STREAMS.items()}
         threading.Thread(target=self._read_on, name="jobd output", daemon=True).start()
         for fd, stream in STREAMS.items():
-            os.dup2(self._pipes[fd].write_end, fd)
+            _dup2(self._pipes[fd].write_end, fd)
             text = _Text(_Raw(fd, stream, self._printed), "utf-8", "backslashreplace", write_through=True)
             setattr(sys, stream, text)
             setattr(sys, f"__{stream}__", text)
@@ -112,7 +114,7 @@ class Output:
             except Exception:  # none is to be had, or an audit hook of a job's forbids it
                 return
             if got != fd:
-                os.close(got)
+                _close(got)
 
     def finish(self, timeout_s: float) -> None:
         """Hand on what is in the pipes and what waits for the end of its line, for `timeout_s` at most."""

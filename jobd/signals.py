@@ -58,6 +58,10 @@ held_since = time.monotonic()
 #: What jobs modules have installed; whoever takes such a signal has to see to it that its handler is called.
 handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
 
+#: Python's own, whatever a job puts into the modules.
+_readv, _read, _write = os.readv, os.read, os.write
+_signal, _getsignal = signal.signal, signal.getsignal
+_sigmask, _set_wakeup = signal.pthread_sigmask, signal.set_wakeup_fd
 _EVERY = signal.valid_signals()
 #: What has been read from the pipe and not been handed out yet: so many bytes of the buffer.
 _held = 0
@@ -76,22 +80,22 @@ def _noted(signum: int, frame: FrameType | None) -> None:
     """The number is in the pipe already, unless somebody has taken the wake-up descriptor: then take it back."""
     if _take_wakeup() != _write_end:
         try:
-            os.write(_write_end, bytes((signum,)))
+            _write(_write_end, bytes((signum,)))
         except BlockingIOError:  # it is full, so its reader is awake
             pass
 
 
 def _take_wakeup() -> int:
-    return signal.set_wakeup_fd(_write_end, warn_on_full_buffer=False)
+    return _set_wakeup(_write_end, warn_on_full_buffer=False)
 
 
 def hold() -> None:
     """Catch the signals; from now on each waits in the pipe until `take` reads it. What was blocked comes now."""
     global _read_end, _write_end, _caught, _ignored, _stray
     _read_end, _write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or signal.getsignal(s) != signal.SIG_IGN)
+    _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or _getsignal(s) != signal.SIG_IGN)
     _ignored = tuple(s for s in (*IGNORABLE, *DEADLY_ERRORS) if s not in _caught)
-    _stray = tuple(s for s in STRAY if signal.getsignal(s) == signal.SIG_DFL)
+    _stray = tuple(s for s in STRAY if _getsignal(s) == signal.SIG_DFL)
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_let_go)
     reassert()
 
@@ -100,40 +104,40 @@ def reassert() -> None:
     """Take the signals back, whoever changed their disposition, their mask or the wake-up descriptor meanwhile."""
     _take_wakeup()
     for signum in _caught:
-        signal.signal(signum, _noted)
+        _signal(signum, _noted)
     for number in _EVERY.difference(_caught):
-        action = signal.getsignal(number)
+        action = _getsignal(number)
         if callable(action) and action is not _noted:
             handlers[number] = action
-            signal.signal(number, _noted)
+            _signal(number, _noted)
         elif action is signal.SIG_DFL and number in _stray:
-            signal.signal(number, _noted)
+            _signal(number, _noted)
     for signum in _ignored:
         if signum not in handlers:
-            signal.signal(signum, signal.SIG_IGN)
-    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # the exit codes of all children would be lost
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # threads and children get the same
+            _signal(signum, signal.SIG_IGN)
+    if _getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # the exit codes of all children would be lost
+        _signal(signal.SIGCHLD, signal.SIG_DFL)
+    _sigmask(signal.SIG_SETMASK, ())  # threads and children get the same
 
 
 def release() -> None:
     """Give the signals the actions that they would have without us: those of a forked child are its own."""
-    signal.set_wakeup_fd(-1)
+    _set_wakeup(-1)
     for signum in _caught:
-        if signal.getsignal(signum) is _noted:  # a module that forks in its import may have taken it for its child
-            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+        if _getsignal(signum) is _noted:  # a module that forks in its import may have taken it for its child
+            _signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     for number in _EVERY.difference(_caught):
-        if signal.getsignal(number) is _noted:
-            signal.signal(number, handlers.get(number, signal.SIG_DFL))
-    signal.signal(LAST_STACKS, signal.SIG_DFL)
+        if _getsignal(number) is _noted:
+            _signal(number, handlers.get(number, signal.SIG_DFL))
+    _signal(LAST_STACKS, signal.SIG_DFL)
 
 
 def _block() -> None:
-    _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY)
+    _masks[get_ident()] = _sigmask(signal.SIG_BLOCK, _EVERY)
 
 
 def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(get_ident()))
+    _sigmask(signal.SIG_SETMASK, _masks.pop(get_ident()))
 
 
 def _let_go() -> None:
@@ -151,11 +155,11 @@ def take() -> list[int]:
     global _held
     if not _held:
         try:
-            _held = os.readv(_read_end, _buffers)
+            _held = _readv(_read_end, _buffers)
         except BlockingIOError:
             return []
     numbers = _buffers[0][:_held]
-    taken = [n for n in numbers if n in _caught or (n in _EVERY and signal.getsignal(n) is _noted)]
+    taken = [n for n in numbers if n in _caught or (n in _EVERY and _getsignal(n) is _noted)]
     _held = 0
     return taken
 
@@ -171,10 +175,10 @@ def name(signum: int) -> str:
 def stop_waits() -> bool:
     """Whether a stop signal waits to be taken; for another process that shares the pipe. Takes nothing."""
     try:
-        numbers = os.read(_read_end, 4096)
+        numbers = _read(_read_end, 4096)
     except BlockingIOError:
         return False
-    os.write(_write_end, bytes(dict.fromkeys(numbers)))  # each once: a full pipe has no room for the next stop signal
+    _write(_write_end, bytes(dict.fromkeys(numbers)))  # each once: a full pipe has no room for the next stop signal
     return any(number in STOP for number in numbers)
 
 
@@ -185,7 +189,7 @@ def pipe() -> tuple[int, int]:
 
 def nudge() -> None:
     """Make `fileno` readable without a signal, to wake up whoever waits for it."""
-    os.write(_write_end, b"\0")
+    _write(_write_end, b"\0")
 
 
 def on_terminal() -> bool:

@@ -38,6 +38,8 @@ from jobd.clock import Real
 
 #: How many bytes may wait for a slow reader.
 MAX_WAITING_BYTES = 16 * 1024 * 1024
+#: How many bytes wait for the last line once they are held.
+HELD_BYTES = 4 * 1024 * 1024
 #: How much leaves in one write: on a pipe no more than is atomic, elsewhere enough to make calls rare.
 PIPE_WRITE_BYTES = PIPE_BUF
 WRITE_BYTES = 65_536
@@ -118,15 +120,16 @@ class Sink:
         if (self._congested or self._held or len(self._lines) > FEW_LINES) and type(line) is bytes:
             line = bytes(memoryview(line))  # orjson's has the buffer behind it that it was made in, ten times as large
         self._lines.append(line)  # or MemoryError, and then it is the caller's still; what comes now must not raise
-        if self._congested:
+        if self._congested or self._held:
             self._waiting_bytes += len(line)
 
     def push(self) -> None:
         """Write what has been put, now or as soon as the reader lets us; never waits, and raises nothing."""
-        if self._held or self._last is not None:
+        if self._last is not None or (self._held and self._waiting_bytes < HELD_BYTES):
             return
         try:
             if not self._congested:
+                self._waiting_bytes = 0
                 self._write_waiting()
             elif self._waiting_bytes > MAX_WAITING_BYTES:
                 self._shed()
@@ -134,7 +137,7 @@ class Sink:
             self._leave_to_writer()
 
     def hold(self) -> None:
-        """Let lines wait for `finish`."""
+        """Let lines wait for `finish`, as long as they are not too many."""
         self._held = True
 
     def finish(self, line: bytes, timeout_s: float) -> bool:
@@ -241,6 +244,7 @@ class Sink:
             self._lines.clear()  # RACE: what threads of jobs have still appended behind the last line
         elif (now := Real.monotonic()) >= self._hurry_at:
             self._give_up(0, spare_only=now < self._last_at)
+            self._hurry_at = self._last_at if now < self._last_at else math.inf  # nothing more comes
         dropped = self._dropped
         lines = [self._dropped_line(dropped)] if dropped else []
         room = self._most - sum(map(len, lines))

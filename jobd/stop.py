@@ -224,10 +224,12 @@ class StopSequence:
         """The daemon itself has failed; it stops as well as it still can."""
         self._verdict = ExitCode.INTERNAL  # first: if the rest fails too, it is known what has happened
         self._log.emit(events.DAEMON_FAILED, **render.failure(error))
-        if self.state is State.STOPPED:
-            self._steps[self.state].clear()
-            self._leave(self._verdict)  # the end itself has failed
-        self._move(Cause.FAILURE)
+        if self.state is not State.STOPPED:
+            self._move(Cause.FAILURE)
+        elif self._steps[self.state]:
+            self._settle()  # the end itself has failed: what is left of it
+        else:
+            self._leave(self._verdict)
 
     def runs_changed(self) -> None:
         """Runs have ended, or what they share has closed; a stop goes on if that was the last."""

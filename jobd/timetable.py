@@ -5,8 +5,8 @@ twice: either it raises before it has had an effect, or it takes up where it has
 """
 
 import asyncio
-import heapq
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 
 from jobd.agenda import Agenda
 
@@ -45,7 +45,7 @@ class Timetable:
         """Do `work` in `delay_s`."""
         timer = Timer(work)
         self._count += 1
-        heapq.heappush(self._timers, (self._loop.time() + delay_s, self._count, timer))
+        heappush(self._timers, (self._loop.time() + delay_s, self._count, timer))
         if self._timers[0][2] is timer:
             self._wait()
         return timer
@@ -58,7 +58,7 @@ class Timetable:
         self._litter += 1
         if self._litter > max(_LITTER, len(self._timers) // 2):
             kept = [entry for entry in self._timers if not entry[2].over]
-            heapq.heapify(kept)
+            heapify(kept)
             self._timers, self._litter = kept, 0
 
     def resume(self) -> None:
@@ -83,4 +83,4 @@ class Timetable:
 
     def _drop(self, timer: Timer) -> None:
         if self._timers and self._timers[0][2] is timer:  # what it has done may have thrown litter away
-            heapq.heappop(self._timers)
+            heappop(self._timers)

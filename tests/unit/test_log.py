@@ -11,16 +11,16 @@ def test_a_level_is_changed_as_a_whole_or_not_at_all() -> None:
         from jobd import events, log
         to = log.Log("warning", "json")
         to.emit(events.DAEMON_RELOADED, added=[], changed=[], removed=[])
-        wrap = structlog.wrap_logger
+        wrap = log._wrap_logger
         for lacking in range(1, 5):
             calls = iter(range(1, 9))
             def fails(*arguments, **options):
                 if next(calls) == lacking: raise MemoryError
                 return wrap(*arguments, **options)
-            structlog.wrap_logger = fails
+            log._wrap_logger = fails
             try: to.use("info")
             except MemoryError: os.write(1, b"lacking\\n")
-            structlog.wrap_logger = wrap
+            log._wrap_logger = wrap
             to.use("info")
             to.emit(events.DAEMON_RELOADED, added=[lacking], changed=[], removed=[])
             to.teller("info")(events.DAEMON_RELOADED, added=["told"], changed=[], removed=[])

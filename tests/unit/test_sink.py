@@ -574,6 +574,46 @@ def test_memory_may_run_out_at_any_allocation(reader: str) -> None:
     assert wrong == ""
 
 
+def test_lines_are_held_as_long_as_they_are_not_too_many(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then they leave as ever, and where the reader is behind, memory is bounded as ever."""
+    monkeypatch.setattr(sink, "MAX_WAITING_BYTES", 200_000)
+    monkeypatch.setattr(sink, "HELD_BYTES", 5_000)
+    to = Sink(pipe.writing, dropped)
+    to.hold()
+    to.write(line(0))
+    assert not select.select([pipe.reading], [], [], 0)[0]
+    total = 20_000
+    for n in range(1, total):
+        to.write(Spare(line(n)))
+        assert sum(map(len, to._lines)) < 250_000
+    lines = pipe.read(lambda data: data.endswith(line(total - 1))).splitlines(keepends=True)
+    assert lines[0] == line(0)
+    numbers = [number(text) for text in lines if not text.startswith(b"dropped")]
+    assert numbers == sorted(set(numbers))
+
+
+def test_what_is_left_is_given_up_once_not_before_every_chunk(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To go through all that waits for each chunk would keep a reader waiting that is slow, and reads."""
+    monkeypatch.setattr(sink, "OWN_LINES_S", LIMIT_S)
+    monkeypatch.setattr(sink, "OWN_PART", 1.0)  # so that it is time at once
+    give_up, calls = Sink._give_up, []
+
+    def counted(self: Sink, *arguments: int, **options: bool) -> None:
+        calls.append(options)
+        give_up(self, *arguments, **options)
+
+    monkeypatch.setattr(Sink, "_give_up", counted)
+    to = Sink(pipe.writing, dropped)
+    to.hold()
+    for n in range(20_000):
+        to.write(line(n))
+    reader = threading.Thread(target=pipe.read, args=(lambda data: b"last" in data,))
+    reader.start()
+    assert to.finish(b"last\n", LIMIT_S)
+    reader.join()
+    assert calls == [{"spare_only": True}]
+
+
 def test_lines_that_are_held_take_as_much_memory_as_they_are_long(pipe: Pipe) -> None:
     """What orjson returns holds on to a buffer of some kilobytes, however short it is."""
     to = Sink(pipe.writing, dropped)

@@ -480,7 +480,7 @@ def test_a_failure_during_the_stop_does_not_prolong_it(loop: VirtualLoop, stop: 
 def test_when_the_end_itself_fails_the_process_leaves_nevertheless(
     loop: VirtualLoop, stop: Stop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception on the way out, handed in as a failure, is the shortest way out."""
+    """What is left to be done on the way out is done all the same: the last line, above all."""
 
     def broken() -> None:
         raise RuntimeError("cannot abandon")
@@ -490,6 +490,8 @@ def test_when_the_end_itself_fails_the_process_leaves_nevertheless(
     stop.signal()
     loop.pass_time(100)
     assert stop.left == [(APART_S + 25, ExitCode.INTERNAL)]
+    assert stop.to.names[-2:] == ["daemon.failed", "daemon.stopped"]
+    assert stop.to.of(events.DAEMON_STOPPED)[0]["exit_code"] == 70
 
 
 def test_the_last_line_is_the_last_line(loop: VirtualLoop, stop: Stop) -> None:
