@@ -37,6 +37,12 @@ LOOK_EVERY_S = 0.005
 _TRACKER = b"from multiprocessing.resource_tracker import main"
 #: The variable that tells the processes of a run whose they are.
 MARK = "JOBD_RUN_ID"
+#: How much of a file of /proc is read at once, and how much at all. No program is given more than 6 MiB by `execve`,
+#: but any process may point the kernel to gigabytes of its memory instead (PR_SET_MM_MAP).
+_READ_BYTES = 65_536
+_MOST_BYTES = 8_388_608
+#: What the kernel says of a process that is about to end, or is its own (`PF_EXITING`, `PF_KTHREAD`).
+_NO_PROGRAM = 0x0020_0004
 #: Audit events that stand before a new process.
 _STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
 
@@ -63,8 +69,20 @@ class Stat(NamedTuple):
     state: str
     parent: int
     group: int
+    flags: int
     threads: int
     started: int
+    #: Where in its memory its program begins, and where its environment does and ends.
+    program: int
+    environment: int
+    environment_end: int
+
+    @property
+    def has_environment(self) -> bool:
+        """Whether it has one, or is becoming another program at this moment, so that none is to be seen yet."""
+        # Only when the environment is there, the kernel notes where the program begins.
+        becoming = not self.program and not self.flags & _NO_PROGRAM
+        return becoming or self.environment != self.environment_end
 
     @property
     def lives(self) -> bool:
@@ -189,12 +207,13 @@ def is_stopped(pid: int) -> bool:
 
 #: Never set. Made before a job can spoil what makes it.
 _NEVER = threading.Event()
+_waitid = os.waitid
 
 
 def any_left() -> bool:
     """Whether this process has any child at all; this costs next to nothing."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        _waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return False
     except OSError:
@@ -276,7 +295,7 @@ def parsed(line: bytes) -> Stat | None:
     """The same, for what `/proc/PID/stat` says."""
     fields = line.rpartition(b")")[2].split()  # whatever the command is called
     try:
-        return Stat(fields[0].decode(), *(int(fields[number]) for number in (1, 2, 17, 19)))
+        return Stat(fields[0].decode(), *(int(fields[number]) for number in (1, 2, 6, 17, 19, 23, 47, 48)))
     except (IndexError, ValueError):
         return None
 
@@ -318,9 +337,14 @@ def command_of(process: Process) -> str:
 def proc_is_ours() -> bool:
     """Whether /proc shows the processes as we number them; a namespace may have kept another's."""
     try:
-        return Path("/proc/self").readlink().name == str(os.getpid())
+        return proc_names_us()
     except (OSError, MemoryError):
         return False
+
+
+def proc_names_us() -> bool:
+    """The same. Raises `OSError` and `MemoryError` where that cannot be found out."""
+    return Path("/proc/self").readlink().name == str(os.getpid())
 
 
 def _entries(directory: str) -> list[str]:
@@ -330,9 +354,22 @@ def _entries(directory: str) -> list[str]:
         return []
 
 
+def content(path: str) -> bytes:
+    """What a file of /proc says, or the start of that. Raises `OSError` and `MemoryError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces: list[bytes] = []
+        room = _MOST_BYTES
+        while room > 0 and (piece := os.read(fd, min(_READ_BYTES, room))):
+            pieces.append(piece)
+            room -= len(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
+
+
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        return content(path)
     except (OSError, MemoryError):
         return b""

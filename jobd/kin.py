@@ -10,20 +10,28 @@ the mark and the parents are left to go by.
 To find them, everybody has to be looked at. So one look serves all the runs that want one at the moment, and what is
 done to a run's kin goes in steps, one at each look, between which other runs are served.
 
-Tricky: the numbers of groups are given anew, too. That of a process which has ended and has not been waited for is its
-own still, so a group may be asked for until then and no longer.
+Tricky:
+
+- The numbers of groups are given anew, too. That of a process which has ended and has not been waited for is its own
+  still, so a group may be asked for until then and no longer.
+- A daemon in the making is easily overlooked. The one that starts it may be gone before anybody has looked at it, so
+  there is another list after each, until it brings nobody new. And while it becomes another program it has no
+  environment, so it is looked at again.
 """
 
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from jobd import children, starvation
-from jobd.children import Process
+from jobd.children import Process, Stat
 from jobd.clock import Real
 
-_READ_BYTES = 65_536
+#: How many lists of everybody a look works off at most, and how long to wait before the next one for who is becoming
+#: another program.
+_LISTS = 8
+_BECOMING_S = 0.001
 #: How often to look where the machine has nothing to give, and how long to leave it alone in between.
 _TRIES = 20
 _STARVED_S = 0.02
@@ -37,28 +45,54 @@ def new_name() -> str:
 class Look:
     """Who was there at one moment: by group, by mark, by parent."""
 
-    def __init__(self, pids: Iterable[int], since: int) -> None:
-        """Look at these; marks are read only of those that have started at `since` or later, in the kernel's ticks."""
+    def __init__(self, everybody: Callable[[], Iterable[int]], since: int) -> None:
+        """Look at everybody, and at who comes meanwhile.
+
+        Marks are read only of those that have started at `since` or later, in the kernel's ticks.
+        """
         began = Real.monotonic()
         self.living: set[Process] = set()
+        #: Whether everybody has shown what there is to see; who is not seen here may be there otherwise.
+        self.settled = False
+        self._since = since
         self._by_group: dict[int, list[Process]] = defaultdict(list)
         self._by_mark: dict[str, list[Process]] = defaultdict(list)
         self._by_parent: dict[int, list[Process]] = defaultdict(list)
-        for pid in pids:
-            self._look_at(pid, since)
+        self._look_at_all(everybody)
         #: How long that took.
         self.took_s = Real.monotonic() - began
 
-    def _look_at(self, pid: int, since: int) -> None:
-        stat = children.parsed(_read(f"/proc/{pid}/stat"))
+    def _look_at_all(self, everybody: Callable[[], Iterable[int]]) -> None:
+        seen: set[int] = set()
+        becoming: list[int] = []
+        for _ in range(_LISTS):
+            new = [pid for pid in everybody() if pid not in seen]
+            if not new and not becoming:
+                break
+            seen.update(new)
+            becoming = [pid for pid in (*new, *becoming) if not self._look_at(pid)]
+            if becoming:
+                Real.sleep(_BECOMING_S)
+        self.settled = not becoming
+
+    def _look_at(self, pid: int) -> bool:
+        """Look at one; whether it has shown what there is to see."""
+        stat = _stat(pid)
         if stat is None or not stat.lives:
-            return
+            return True
         process = Process(pid, stat.started)
         self.living.add(process)
         self._by_group[stat.group].append(process)
         self._by_parent[stat.parent].append(process)
-        if stat.started >= since and (mark := children.marked(_read(f"/proc/{pid}/environ"))):
+        return stat.started < self._since or self._look_for_mark(process)
+
+    def _look_for_mark(self, process: Process) -> bool:
+        environment = _read(f"/proc/{process.pid}/environ")
+        if environment is None:  # gone, or another user's
+            return True
+        if mark := children.marked(environment):
             self._by_mark[mark].append(process)
+        return bool(environment) or not _has_environment(process.pid)
 
     def group(self, number: int) -> set[Process]:
         """Who is in the group."""
@@ -85,12 +119,12 @@ class Look:
 
 
 #: What is seen without descriptors.
-DARK = Look((), 0)
+DARK = Look(tuple, 0)
 
 
 def look(since: int) -> Look:
     """Look at everybody. Raises what tells that descriptors or memory are lacking: nobody can be found then."""
-    return Look(_everybody(), since)
+    return Look(_everybody, since)
 
 
 class Kin(children.Members):
@@ -113,13 +147,13 @@ class Kin(children.Members):
         self.since = stat.started if stat else 0
 
     def see(self, look: Look) -> bool:
-        """Remember who is there at this look; whether anybody is."""
+        """Remember who is there at this look; whether anybody may be."""
         roots = look.marked(self._run_id) | (self._members & look.living)
         if self.group:
             roots |= look.group(self.group)
         found = look.with_descendants(roots)
         self._members = {each for each in found if each in self._members or not children.is_tracker(each.pid)}
-        return bool(self._members)
+        return bool(self._members) or not look.settled
 
     def ask_group(self, look: Look) -> None:
         """Ask those that are in the group to end; who has been stopped goes on, so as to hear it."""
@@ -129,11 +163,11 @@ class Kin(children.Members):
         self._signal_group(signal.SIGCONT)
 
     def kill_on(self, look: Look, until: float) -> bool:
-        """Take a step towards killing them all; whether anybody is left.
+        """Take a step towards killing them all; whether anybody may be left.
 
         Who is new is stopped, so that it starts nobody else. When nobody is new, or `until` is over, all are killed.
         """
-        self.see(look)
+        left = self.see(look)
         new = self._members - self._frozen
         for member in new:
             children.send(member, signal.SIGSTOP)
@@ -142,7 +176,7 @@ class Kin(children.Members):
             self._signal_group(signal.SIGKILL)  # whoever has not been found, because there is no /proc, say
             for member in self._members:
                 children.send(member, signal.SIGKILL)
-        return bool(self._members)
+        return left
 
     def _signal_group(self, signum: signal.Signals) -> None:
         if self.group:
@@ -170,18 +204,22 @@ class Orphans(children.Members):
         return {each for each in found if not children.is_tracker(each.pid)}
 
     def _look(self) -> Look:
+        seen = DARK
         for _ in range(_TRIES):
             try:
-                return look(0)
+                seen = look(0)
             except Exception:  # no descriptor, no memory; the crash may come from that
                 Real.sleep(_STARVED_S)
-        return DARK
+            else:
+                if seen.settled:
+                    break
+        return seen
 
 
 def _everybody() -> list[int]:
     """The numbers of all processes; none, where /proc does not show them as we number them."""
     try:
-        if not children.proc_is_ours():
+        if not children.proc_names_us():
             return []
         return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
     except OSError as error:
@@ -190,18 +228,20 @@ def _everybody() -> list[int]:
         return []
 
 
-def _read(path: str) -> bytes:
-    """What the file says; nothing, where it is gone or another user's."""
+def _stat(pid: int) -> Stat | None:
+    return children.parsed(_read(f"/proc/{pid}/stat") or b"")
+
+
+def _has_environment(pid: int) -> bool:
+    stat = _stat(pid)
+    return stat is not None and stat.lives and stat.has_environment
+
+
+def _read(path: str) -> bytes | None:
+    """What the file says; None, where it is gone or another user's."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            said = b""
-            while more := os.read(fd, _READ_BYTES):
-                said += more
-            return said
-        finally:
-            os.close(fd)
+        return children.content(path)
     except OSError as error:
         if starvation.lacking(error):
             raise
-        return b""
+        return None

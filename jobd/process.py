@@ -11,7 +11,7 @@ Tricky:
 
 - The status of the first process is looked at as soon as it has ended, but it is waited for at the very end: until then
   nobody else gets its number, which is that of the group, too. A job that waits for all children (`os.wait`) may
-  have taken the status before.
+  have taken the status before. A debugger that holds the dead process keeps its status from everybody.
 - A pipe may never come to its end, because somebody who has escaped holds it open. So it is read until nothing is
   there, and of what comes and comes, no more than fits into the largest of pipes.
 """
@@ -83,6 +83,7 @@ class Process:
         self._kin = Kin(run.run_id)
         self._pid = 0
         self._handle: int | None = None  # of the first process; none where no descriptor is to be had
+        self._held = False  # whether the first process is dead, but somebody keeps its status from us
         self._sources: list[Pipe | Line] = []
         self._line: Line | None = None
         #: Whether somebody is to be asked to end, and when those are killed who have not.
@@ -103,7 +104,7 @@ class Process:
     def place(self) -> list[str]:
         """Which process it is."""
         first = children.named(self._pid) if self._pid else None
-        return [f"process {self._pid} ({children.command_of(first)})"] if first else []
+        return [f"process {first.pid} ({children.command_of(first)})"] if first else []
 
     @property
     def since(self) -> int:
@@ -145,7 +146,7 @@ class Process:
 
     def descriptors(self) -> list[int]:
         """What is readable when something has happened."""
-        handles = [self._handle] if self._handle is not None and not self._exited else []
+        handles = [self._handle] if self._handle is not None and not self._exited and not self._held else []
         if self.phase is Phase.KILLING:  # first it dies; what it has written until then is read after that
             return handles
         return handles + [source.fd for source in self._sources]
@@ -154,12 +155,15 @@ class Process:
         """When it wants to be served again, whether something happens or not; nobody looks before `look_at`."""
         if self.phase in (Phase.EMPTYING, Phase.ENDED):
             return now
-        blind = self._handle is None and self._pid and not self._exited
-        return min(max(self.step_at, look_at), now + BLIND_LOOK_S if blind else math.inf)
+        return min(max(self.step_at, look_at), now + BLIND_LOOK_S if self._is_blind() else math.inf)
+
+    def _is_blind(self) -> bool:
+        """Whether the kernel does not tell when there is a status to be had."""
+        return bool(self._pid) and not self._exited and (self._handle is None or self._held)
 
     def look(self, ready: set[int], now: float) -> None:
         """See whether the process has ended. What it has printed before that is there then."""
-        if self._pid and not self._exited and (self._handle is None or self._handle in ready):
+        if self._is_blind() or (not self._exited and self._handle in ready):
             self._look_for_exit(now)
 
     def read(self, ready: set[int]) -> None:
@@ -194,8 +198,8 @@ class Process:
         for source in list(self._sources):
             self._sources.remove(source)
             source.close()
-        self._close()
         self.ending = self._ending()
+        self._close()  # at last: where memory is lacking above, all of it is done again
         self.phase = Phase.ENDED
 
     def _close(self) -> None:
@@ -205,15 +209,16 @@ class Process:
             self._reap()
         except OSError:  # somebody has; or a kernel that knows handles, but not for this
             pass
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        handle, self._handle, self._pid = self._handle, None, 0  # the number may be somebody else's now
+        if handle is not None:
+            os.close(handle)
 
     def _reap(self) -> None:
         if self._handle is not None:
             os.waitid(os.P_PIDFD, self._handle, os.WEXITED | os.WNOHANG)
         elif self._pid and self._known_exit():
-            os.waitpid(self._pid, os.WNOHANG)
+            pid, self._pid = self._pid, 0  # first: whatever comes, nobody waits for that number twice
+            os.waitpid(pid, os.WNOHANG)
 
     def stop(self) -> None:
         """Let the function know that its run is to end."""
@@ -244,6 +249,8 @@ class Process:
             self._cancelled = self.run.cancel_as
             self._leave(now)
             self._exited = exited  # at last: where memory is lacking above, all of it is done again
+        else:
+            self._held = self._handle is not None
 
     def _exit(self) -> dict[str, Any] | None:
         try:
@@ -275,20 +282,26 @@ class Process:
             self.kill(now)
 
     def _step_leaving(self, look: Look, now: float) -> None:
-        if not self._kin.see(look):
+        left = self._kin.see(look)
+        if not look.living:  # not even we ourselves are seen; their group can be killed all the same
+            self.kill(now)
+        elif not left:
             self._begin_to_empty()
         elif now >= self._kill_at:
             self.kill(now)
         else:
             if self._ask:
                 self._kin.terminate()
-                self._ask = False
+                self._ask = not look.settled  # somebody may be there who has not been seen yet
             self.step_at = min(now + LOOK_EVERY_S, self._kill_at)
 
     def _step_killing(self, look: Look, now: float) -> None:
         left = self._kin.kill_on(look, self._kill_at + FREEZE_S)
         given_up = now >= self._kill_at + KILL_S
         self.step_at = now + (LEFTOVERS_S if given_up else KILL_EVERY_S)
+        if self._held and given_up and not self._exited:
+            self._cancelled = self.run.cancel_as
+            self._exited = {"exit_status": None}
         if (self._exited or not self._pid) and (given_up or not left):
             self._begin_to_empty()
 
@@ -326,6 +339,8 @@ class Process:
             return f"was killed by {signal}"
         if (status := self._exited.get("exit_status")) is not None:
             return f"exited with status {status}"
+        if self._held:
+            return "ended with a status that is not known, because a debugger holds what is left of its process"
         return (
             "ended with a status that is not known, because something else in jobd has taken it: "
             "a job that waits for every child (os.wait) or ignores SIGCHLD"

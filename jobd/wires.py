@@ -20,6 +20,8 @@ from jobd.run import Run
 #: it takes to make lines of that.
 READ_BYTES = 65_536
 LEAST_BYTES = 512
+#: A message on the line counts for so much at least: it has to be taken by itself, however short it is.
+LEAST_MESSAGE_BYTES = 256
 #: What takes longer than that is read in smaller pieces, what is done in a tenth of it in larger ones.
 READ_S = 0.004
 #: The longest message: a line of the log, or the result.
@@ -105,13 +107,14 @@ class Line:
                 return None
             if not message:
                 return None
-            read += len(message)
+            read += max(len(message), LEAST_MESSAGE_BYTES)
             self._take(message[:1], message[1:])
         return read
 
     def _take(self, word: bytes, message: bytes) -> None:
         if word == LOGGED:
-            self._forward(message)
+            if message.endswith(b"\n"):  # else the next line, whosever it is, would go on where this one has no end
+                self._forward(message)
         elif word == RESULT and self.result is None:
             self.result = _result(message)
 

@@ -1,5 +1,6 @@
 """Runs of functions in a process of their own."""
 
+import socket
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import jobd
+from jobd import wires
 from jobd.ending import Ending
 from jobd.states import Outcome
 
@@ -172,3 +174,36 @@ def test_modules_of_the_current_directory_do_not_get_in_the_way(control: Control
     assert control.lines("stderr") == []
     assert "SUCCEEDED" in control.line()
     assert "('stdout', b'mine')" in control.line()
+
+
+# What may come along the line.
+
+
+def test_short_messages_do_not_keep_the_turn() -> None:
+    """Each has to be taken by itself; so there are not many in one turn."""
+    theirs: list[int] = []
+    lines: list[bytes] = []
+
+    def forward(line: bytes) -> None:
+        lines.append(line)
+        other.send(b"L\n")
+
+    line = wires.Line(forward, theirs)
+    with socket.socket(fileno=theirs[0]) as other:
+        other.send(b"L\n")
+        assert line.read() == wires.READ_BYTES
+        assert len(lines) == 256
+    line.close()
+
+
+def test_line_of_the_log_without_an_end_is_dropped() -> None:
+    """The next one would go on where it stands; what the console shows below a line belongs to it."""
+    theirs: list[int] = []
+    lines: list[bytes] = []
+    line = wires.Line(lines.append, theirs)
+    with socket.socket(fileno=theirs[0]) as other:
+        for message in (b"L{}", b"L", b"Lx\ny", b"L{}\n", b"Lx\n  y\n"):
+            other.send(message)
+            line.read()
+    assert lines == [b"{}\n", b"x\n  y\n"]
+    line.close()

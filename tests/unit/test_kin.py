@@ -1,10 +1,14 @@
 """The processes of a daemon that has gone: who of them is found, and who is not touched."""
 
+import errno
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +62,7 @@ def test_orphans_are_found_when_the_machine_has_something_to_give_again(
     process = start(DEAF, f"{name}-1")
     read, fails = kin._read, iter([OSError(23, "too many open files in system"), MemoryError()])
 
-    def starved(path: str) -> bytes:
+    def starved(path: str) -> bytes | None:
         if error := next(fails, None):
             raise error
         return read(path)
@@ -67,3 +71,149 @@ def test_orphans_are_found_when_the_machine_has_something_to_give_again(
     kin.Orphans(name).end(0.0)
     assert next(fails, None) is None
     until(lambda: process.poll() == -signal.SIGKILL)
+
+
+# Daemons in the making.
+
+
+def test_who_is_started_during_a_look_is_seen(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that has started it may be gone before anybody looks at it."""
+    run_id = f"{kin.new_name()}-1"
+    list_all = kin._everybody
+    started: list[int] = []
+
+    def listed() -> list[int]:
+        pids = list_all()
+        if len(started) < 3:  # one after each list
+            started.append(start(DEAF, run_id).pid)
+        return pids
+
+    monkeypatch.setattr(kin, "_everybody", listed)
+    assert {each.pid for each in kin.look(0).marked(run_id)} == set(started)
+
+
+def test_a_look_has_an_end_though_somebody_is_always_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine where processes are started all the time."""
+    numbers = itertools.count(10_000_000)
+    monkeypatch.setattr(kin, "_everybody", lambda: [next(numbers)])
+    assert kin.look(0).settled
+
+
+@pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Has the environment of a process be empty so many times, as it is while that becomes another program."""
+
+    def keep(pid: int, times: int) -> None:
+        read, left = kin._read, iter(range(times))
+
+        def read_blank(path: str) -> bytes | None:
+            return b"" if path == f"/proc/{pid}/environ" and next(left, None) is not None else read(path)
+
+        monkeypatch.setattr(kin, "_read", read_blank)
+
+    return keep
+
+
+def test_who_becomes_another_program_is_looked_at_again(start: Start, blank: Callable[[int, int], None]) -> None:
+    """It has no environment at that moment, and thus no mark."""
+    run_id = f"{kin.new_name()}-1"
+    process = start(DEAF, run_id)
+    blank(process.pid, 3)
+    seen = kin.look(0)
+    assert [each.pid for each in seen.marked(run_id)] == [process.pid]
+    assert seen.settled
+
+
+def test_nobody_is_believed_to_be_gone_while_somebody_has_not_been_seen(
+    start: Start, blank: Callable[[int, int], None]
+) -> None:
+    """For as long as it takes; those that have started before have nothing to do with it."""
+    process = start(DEAF, "")
+    blank(process.pid, 10_000)
+    seen = kin.look(0)
+    assert not seen.settled
+    nobody = kin.Kin("none-1")
+    assert nobody.see(seen)
+    assert nobody.kill_on(seen, 0.0)
+    (started,) = [each.started for each in seen.living if each.pid == process.pid]
+    assert kin.look(started + 1).settled
+
+
+def test_orphan_that_becomes_another_program_is_found(start: Start, blank: Callable[[int, int], None]) -> None:
+    """However long that takes, within reason."""
+    name = kin.new_name()
+    process = start(DEAF, f"{name}-1")
+    blank(process.pid, 20)
+    assert [each.pid for each in kin.Orphans(name).end(0.0)] == [process.pid]
+
+
+def test_who_has_no_environment_or_does_not_show_it_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one is empty for ever; another user's is not to be read."""
+    with subprocess.Popen(["env", "-i", "cat"], stdin=subprocess.PIPE) as process:
+        until(lambda: (Path(f"/proc/{process.pid}/comm")).read_text() == "cat\n")
+        monkeypatch.setattr(kin, "_LISTS", 2)
+        assert kin.look(0).settled
+        monkeypatch.setattr(children, "content", refused(children.content, f"/proc/{process.pid}/environ"))
+        assert kin.look(0).settled
+
+
+def refused(read: Callable[[str], bytes], path: str) -> Callable[[str], bytes]:
+    """Reading, where this file belongs to another user."""
+
+    def read_or_raise(wanted: str) -> bytes:
+        if wanted == path:
+            raise PermissionError(13, "permission denied")
+        return read(wanted)
+
+    return read_or_raise
+
+
+def test_who_becomes_another_program_all_the_time_is_seen(start: Start) -> None:
+    """Whenever one looks."""
+    run_id = f"{kin.new_name()}-1"
+    code = "import os, sys; 'once' in os.environ or print('up', flush=True); os.environ['once'] = ''; "
+    again = "os.execv(sys.executable, [sys.executable, '-S', *sys.orig_argv[-2:]])"
+    process = start(code + again, run_id)
+    looks, until_s = 0, time.monotonic() + 1.5
+    while time.monotonic() < until_s:
+        seen = kin.look(0)
+        looks += seen.settled
+        assert not seen.settled or [each.pid for each in seen.marked(run_id)] == [process.pid]
+    assert looks
+
+
+# What is lacking, and what is too much.
+
+
+@pytest.mark.parametrize("lack", [MemoryError(), OSError(errno.ENOMEM, "none"), OSError(errno.ENFILE, "none")])
+def test_lack_is_not_taken_for_an_empty_machine(monkeypatch: pytest.MonkeyPatch, lack: Exception) -> None:
+    """Whoever looks has to know that nobody could be found."""
+
+    def lacking(path: Path) -> Path:
+        raise lack
+
+    monkeypatch.setattr(Path, "readlink", lacking)
+    with pytest.raises(type(lack)):
+        kin.look(0)
+    assert not children.proc_is_ours()
+
+
+def test_what_is_read_of_a_process_has_a_limit(tmp_path: Path) -> None:
+    """Any process may let gigabytes appear there."""
+    endless = tmp_path / "environ"
+    with endless.open("wb") as file:
+        file.write(b"a=b\0" + children.MARK.encode() + b"=x-1\0")
+        file.truncate(32_000_000)
+    for read in (kin._read, children._read):
+        said = read(str(endless))
+        assert said is not None
+        assert len(said) <= 8_388_608
+        assert children.marked(said) == "x-1"
+
+
+def test_what_comes_in_pieces_is_read_whole(tmp_path: Path) -> None:
+    """A mark may lie across two of them."""
+    file = tmp_path / "environ"
+    file.write_bytes(b"a=" + b"b" * (65_536 - 6) + b"\0" + children.MARK.encode() + b"=x-1\0c=" + b"d" * 100_000)
+    assert children.marked(kin._read(str(file)) or b"") == "x-1"
+    assert children._read(str(file)) == file.read_bytes()

@@ -1,10 +1,13 @@
 """Runs of commands: real processes, from their start to the moment at which nothing of them is left."""
 
+import errno
 import grp
+import itertools
 import os
 import pwd
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -351,6 +354,141 @@ def test_crowd_that_grows_while_it_is_ended(control: Control) -> None:
     assert not control.left(started)
 
 
+#: Makes a daemon of itself: with a session of its own, and without a parent.
+DAEMON = """
+import os
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os.execlp("sleep", "sleep", "60")
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("daemon", [("setsid", "-f", "sleep", "60"), (sys.executable, "-ISc", DAEMON)])
+def test_daemons_in_the_making_do_not_outlive_the_run(control: Control, daemon: tuple[str, ...]) -> None:
+    """Those that are about to lose their parent, or become another program, while somebody looks for them."""
+    until_s = time.monotonic() + LIMIT_S / 4
+    for _ in range(40):
+        started = control.start(*daemon)
+        control.end(started)
+        time.sleep(0.005)
+        assert not control.left(started)
+        if time.monotonic() > until_s:
+            break
+
+
+def test_nobody_is_left_when_nobody_can_be_seen(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without descriptors, say; who is in the group can be killed all the same."""
+
+    def none_to_be_had(since: int) -> kin.Look:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(kin, "look", none_to_be_had)
+    monkeypatch.setattr(processes, "DARK_S", 0.05)
+    assert control.end(control.shell("sleep 60 & echo $!; exit 0")).outcome is Outcome.SUCCEEDED
+    until(lambda: not lives(control.line()))
+
+
+def test_leftover_that_is_seen_late_is_asked_all_the_same(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first look it was becoming another program, and nobody is believed to be the only one then."""
+    look, looks = kin.look, itertools.count()
+
+    def unsettled(since: int) -> kin.Look:
+        seen = look(since)
+        if next(looks) < 3:
+            seen._by_mark.clear()
+            seen.settled = False
+        return seen
+
+    monkeypatch.setattr(kin, "look", unsettled)
+    left = "trap 'echo asked; exit' TERM; echo ready; while :; do sleep 0.01; done"
+    ending = control.end(control.shell('setsid -f sh -c "$LEFT"; sleep 0.3; exit 0', env=(("LEFT", left),)))
+    assert ending.outcome is Outcome.SUCCEEDED
+    assert control.lines() == ["ready", "asked"]
+
+
+def test_who_is_never_seen_is_not_waited_for_for_ever(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some other process may hang while it becomes another program."""
+    look = kin.look
+
+    def unsettled(since: int) -> kin.Look:
+        seen = look(since)
+        seen.settled = False
+        return seen
+
+    monkeypatch.setattr(kin, "look", unsettled)
+    monkeypatch.setattr(process, "LEFTOVERS_S", 0.1)
+    monkeypatch.setattr(process, "KILL_S", 0.1)
+    before = time.monotonic()
+    assert control.end(control.start("true")).outcome is Outcome.SUCCEEDED
+    assert 0.2 <= time.monotonic() - before < LIMIT_S / 4
+
+
+#: Holds the process of that number, as a debugger does; it does not care for its end.
+TRACES = """
+import ctypes, sys, time
+if ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None):  # PTRACE_SEIZE
+    sys.exit("refused")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held(control: Control) -> Iterator[tuple[Run, "subprocess.Popen[bytes]"]]:
+    """A run whose first process is dead, and held by a debugger; and the debugger."""
+    started = control.start("sleep", "60")
+    until(lambda: isinstance(started.body, process.Process) and started.body.place())
+    body = started.body
+    assert isinstance(body, process.Process)
+    pid = body._pid
+    with subprocess.Popen([sys.executable, "-c", TRACES, str(pid)], stdout=subprocess.PIPE) as debugger:
+        assert debugger.stdout is not None
+        if debugger.stdout.readline() != b"held\n":
+            pytest.skip("no process may hold another one here")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not lives(pid))
+        yield started, debugger
+        debugger.kill()
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
+def test_dead_process_that_a_debugger_holds_costs_nothing(
+    control: Control, held: tuple[Run, "subprocess.Popen[bytes]"]
+) -> None:
+    """Its status is there when the debugger has gone."""
+    started, debugger = held
+    spent_s = time.process_time()
+    time.sleep(0.4)
+    assert time.process_time() - spent_s < 0.2
+    assert started.body is not None
+    debugger.kill()
+    assert error(control.end(started))[1] == "was killed by SIGKILL"
+
+
+def test_dead_process_that_a_debugger_holds_is_given_up(
+    control: Control, held: tuple[Run, "subprocess.Popen[bytes]"]
+) -> None:
+    """When its run is cancelled; nobody knows how it has ended."""
+    started, _ = held
+    control.cancel_timeout_s = 0.1
+    control.cancel(started)
+    assert control.end(started) == Ending(Outcome.CANCELLED, {})
+
+
+def test_killed_process_that_a_debugger_holds_has_an_unknown_status(
+    control: Control, held: tuple[Run, "subprocess.Popen[bytes]"]
+) -> None:
+    """And who has it is said."""
+    started, _ = held
+    control.processes.kill_all(LIMIT_S)
+    assert "debugger" in error(control.end(started))[1]
+
+
 def test_what_is_held_open_from_outside_is_not_waited_for(control: Control) -> None:
     """Who has shed mark, group, and parents is not found, and keeps the pipe; the run ends all the same."""
     started = control.shell("env -i setsid sh -c 'sleep 60 & echo $!' ; sleep 0.05; exit 0")
@@ -490,6 +628,52 @@ def test_old_kernels_without_handles_are_asked_again_and_again(
 
     monkeypatch.setattr(os, "pidfd_open", none_to_be_had)
     assert error(control.end(control.shell("sleep 60 & exit 3")))[1] == "exited with status 3"
+
+
+@pytest.mark.parametrize("handles", [True, False])
+def test_nobody_is_waited_for_twice(control: Control, monkeypatch: pytest.MonkeyPatch, *, handles: bool) -> None:
+    """Where memory is lacking at the end, the number may be another child's already."""
+    make, lacking = process.Process._ending, iter([True] * 3)
+    wait, waited = os.waitpid, []
+
+    def starved(of: process.Process) -> Ending:
+        if next(lacking, False):
+            raise MemoryError
+        return make(of)
+
+    def noted(pid: int, options: int) -> tuple[int, int]:
+        waited.append(pid)
+        return wait(pid, options)
+
+    if not handles:
+        monkeypatch.setattr("jobd.children.handle_of", lambda pid: None)
+    monkeypatch.setattr(process.Process, "_ending", starved)
+    monkeypatch.setattr(os, "waitpid", noted)
+    assert error(control.end(control.shell("exit 3")))[1] == "exited with status 3"
+    assert next(lacking, None) is None
+    assert len(waited) == (0 if handles else 1)
+
+
+def test_nobody_is_waited_for_by_the_number_when_the_handle_has_been_closed(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a job that closes all descriptors; the run ends all the same."""
+    make, waited = process.Process._ending, []
+
+    def closing(of: process.Process) -> Ending:
+        made = make(of)
+        if of._handle is not None:
+            os.close(of._handle)
+        return made
+
+    monkeypatch.setattr(process.Process, "_ending", closing)
+    monkeypatch.setattr(os, "waitpid", lambda pid, options: waited.append(pid))
+    assert error(control.end(control.shell("exit 3")))[1] == "exited with status 3"
+    assert waited == []
+    assert [type(stray) for stray in control.strays] == [OSError]
+    control.strays.clear()
+    monkeypatch.undo()
+    os.waitpid(-1, os.WNOHANG)
 
 
 def test_no_descriptor_is_left_open(control: Control) -> None:
