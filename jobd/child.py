@@ -17,7 +17,8 @@ import signal
 import socket
 import struct
 import sys
-from _thread import start_new_thread
+import time
+from _thread import get_ident, start_new_thread
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -31,6 +32,8 @@ from jobd.schedule import MAX_INTERVAL_S, Every
 TERMINATED = 128 + signal.SIGTERM
 #: How long the interpreter may take to leave, once the result is told.
 LEAVE_S = 5.0
+#: How long the function may take to hear a SIGTERM before it is sent again.
+HEARD_S = 0.05
 #: How long jobd may take to hear a line of the log, and how often the result is told until it has been heard.
 _SEND_TIMEOUT = struct.pack("ll", 1, 0)
 _TRIES = 10
@@ -46,7 +49,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, terminated)
     faulthandler.enable()
     log.JobLines(task["level"], log.renderer(task["layout"]), line.log, of=run)
-    start_new_thread(line.listen, (run,))
+    start_new_thread(line.listen, (run, terminated))
     runs.current.set(run)
     pid = os.getpid()
     result, code = _result(task["module"], task["function"])
@@ -120,8 +123,25 @@ class _Terminated:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._thread = get_ident()
         #: Whether there is no function to be ended any more, or it is being ended.
         self.over = False
+
+    def insist(self) -> None:
+        """A SIGTERM has been sent: see to it that it is heard, unless the function hears it by itself.
+
+        One that comes just before the function begins to wait is noted, and Python looks at that when the wait is over.
+        """
+        while not self.over and self._hears:
+            time.sleep(HEARD_S)
+            if not self.over:
+                signal.pthread_kill(self._thread, signal.SIGTERM)  # which the wait is interrupted by
+
+    @property
+    def _hears(self) -> bool:
+        """Whether the function has left SIGTERM to us."""
+        hears: object = signal.getsignal(signal.SIGTERM)
+        return hears is self
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self._run.ask_to_stop()
@@ -143,13 +163,19 @@ class _Line:
         task: dict[str, Any] = json.loads(self._line.recv(wires.MESSAGE_BYTES))
         return task
 
-    def listen(self, run: Run) -> None:
+    def listen(self, run: Run, terminated: "_Terminated") -> None:
         """In a thread of its own: hear that the run is to end, or that jobd has gone."""
-        try:
-            self._line.recv(1)
-        except OSError:
-            pass
+        while word := self._word():
+            run.ask_to_stop()
+            if word == wires.TERMINATED:
+                terminated.insist()
         run.ask_to_stop()
+
+    def _word(self) -> bytes:
+        try:
+            return self._line.recv(1)
+        except OSError:
+            return b""
 
     def log(self, line: bytes) -> None:
         """Hand on a line of the log; it is lost where jobd does not take it."""

@@ -277,6 +277,8 @@ class Process:
             self.run.cancelled = self.run.cancel_as
             self._kin.ask_group(look)
             self._ask = False
+            if self._line is not None:
+                self._line.tell(wires.TERMINATED)
         self.step_at = self._kill_at
         if now >= self._kill_at:
             self.kill(now)

@@ -26,8 +26,9 @@ LEAST_MESSAGE_BYTES = 256
 READ_S = 0.004
 #: The longest message: a line of the log, or the result.
 MESSAGE_BYTES = 262_144
-#: From the process: a finished line of the log; what the function has come to. To it: the run is to end.
-LOGGED, RESULT, STOP = b"L", b"R", b"S"
+#: From the process: a finished line of the log; what the function has come to. To it: the run is to end; SIGTERM has
+#: been sent.
+LOGGED, RESULT, STOP, TERMINATED = b"L", b"R", b"S", b"T"
 #: Nobody waits for a peer that hangs, or is hit by SIGPIPE for one that has died.
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 #: Kept here, because a job may put something else into the module.

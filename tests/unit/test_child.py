@@ -1,7 +1,10 @@
 """Runs of functions in a process of their own."""
 
+import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import jobd
-from jobd import wires
+from jobd import child, wires
 from jobd.ending import Ending
+from jobd.run import Run
 from jobd.states import Outcome
 
 from . import functions
-from .helpers import LIMIT_S
+from .helpers import LIMIT_S, job_of
 from .processes import Control, controlled, error
 
 
@@ -98,6 +102,26 @@ def test_function_that_timed_out_says_where_it_stood(control: Control) -> None:
     assert ending.outcome is Outcome.TIMED_OUT
     assert ending.fields
     assert "in cleans_up" in ending.fields["traceback"]
+
+
+def test_function_that_has_begun_to_wait_hears_a_sigterm_that_came_just_before() -> None:
+    """Which Python would look at when the wait is over; here it has not come at all, which is the same."""
+    daemons, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    run = Run(job_of(), "run", 0, 0)
+    terminated = child._Terminated(run)
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        listener = threading.Thread(target=child._Line(theirs.detach()).listen, args=(run, terminated))
+        listener.start()
+        daemons.send(wires.TERMINATED)
+        with pytest.raises(SystemExit):
+            time.sleep(LIMIT_S)
+        daemons.close()
+        listener.join(LIMIT_S)
+        assert not listener.is_alive()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run.stopping.is_set()
 
 
 def test_function_that_holds_the_gil_is_killed(control: Control) -> None:

@@ -307,9 +307,15 @@ def test_what_changes_while_it_is_written_ends_nobody() -> None:
     assert done.stdout.endswith("lives\n")
 
 
+class Color(enum.Enum):
+    """An enumeration."""
+
+    RED = 1
+
+
 def test_times_and_their_like_are_written_as_json_has_them() -> None:
     """In RFC 3339 where they are instants; members of an enumeration by their value."""
-    berlin, color = zoneinfo.ZoneInfo("Europe/Berlin"), enum.Enum("color", ["RED"])
+    berlin = zoneinfo.ZoneInfo("Europe/Berlin")
     said = check(
         render.line(
             {
@@ -317,7 +323,7 @@ def test_times_and_their_like_are_written_as_json_has_them() -> None:
                 "berlin": [datetime(2020, 1, 1, tzinfo=berlin)],
                 "naive": datetime(2020, 1, 1, tzinfo=UTC).replace(tzinfo=None),
                 "date": date(2020, 1, 1),
-                "red": color["RED"],
+                "red": Color.RED,
                 "id": {(): uuid.UUID(int=0)},
             }
         )
