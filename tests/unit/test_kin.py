@@ -114,12 +114,17 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     return keep
 
 
+def look_at(pid: int, since: int = 0) -> kin.Look:
+    """Look at one process; others may be becoming anything at that moment."""
+    return kin.Look(lambda: [pid], since)
+
+
 def test_who_becomes_another_program_is_looked_at_again(start: Start, blank: Callable[[int, int], None]) -> None:
     """It has no environment at that moment, and thus no mark."""
     run_id = f"{kin.new_name()}-1"
     process = start(DEAF, run_id)
     blank(process.pid, 3)
-    seen = kin.look(0)
+    seen = look_at(process.pid)
     assert [each.pid for each in seen.marked(run_id)] == [process.pid]
     assert seen.settled
 
@@ -136,7 +141,7 @@ def test_nobody_is_believed_to_be_gone_while_somebody_has_not_been_seen(
     assert nobody.see(seen)
     assert nobody.kill_on(seen, 0.0)
     (started,) = [each.started for each in seen.living if each.pid == process.pid]
-    assert kin.look(started + 1).settled
+    assert look_at(process.pid, started + 1).settled
 
 
 def test_orphan_that_becomes_another_program_is_found(start: Start, blank: Callable[[int, int], None]) -> None:
@@ -152,9 +157,9 @@ def test_who_has_no_environment_or_does_not_show_it_is_no_secret(monkeypatch: py
     with subprocess.Popen(["env", "-i", "cat"], stdin=subprocess.PIPE) as process:
         until(lambda: (Path(f"/proc/{process.pid}/comm")).read_text() == "cat\n")
         monkeypatch.setattr(kin, "_LISTS", 2)
-        assert kin.look(0).settled
+        assert look_at(process.pid).settled
         monkeypatch.setattr(children, "content", refused(children.content, f"/proc/{process.pid}/environ"))
-        assert kin.look(0).settled
+        assert look_at(process.pid).settled
 
 
 def refused(read: Callable[[str], bytes], path: str) -> Callable[[str], bytes]:
@@ -176,7 +181,7 @@ def test_who_becomes_another_program_all_the_time_is_seen(start: Start) -> None:
     process = start(code + again, run_id)
     looks, until_s = 0, time.monotonic() + 1.5
     while time.monotonic() < until_s:
-        seen = kin.look(0)
+        seen = look_at(process.pid)
         looks += seen.settled
         assert not seen.settled or [each.pid for each in seen.marked(run_id)] == [process.pid]
     assert looks
