@@ -53,18 +53,20 @@ class Attempts:
 
     def _timeout(self, run: Run) -> Timer | None:
         timeout_s = run.of.policies.timeout
-        return None if timeout_s is None else self._timetable.after(timeout_s, partial(self._look, run, timeout_s))
+        if timeout_s is None:
+            return None
+        return self._timetable.after(timeout_s, partial(self._look, run, timeout_s, run.attempt))
 
-    def _look(self, run: Run, timeout_s: float) -> None:
+    def _look(self, run: Run, timeout_s: float, attempt: int) -> None:
         """The attempt would have had its time, if it had begun when it was handed over."""
-        if run.ended or run.dropped:
+        if run.ended or run.dropped or run.attempt != attempt:
             return
         begun = run.begun and not run.resting
         left_s = run.attempt_at + timeout_s - self._now() if begun else timeout_s
         if left_s < _LEFT_S:
             self.end(run, Outcome.TIMED_OUT)
         else:
-            run.timer = self._timetable.after(left_s, partial(self._look, run, timeout_s))
+            run.timer = self._timetable.after(left_s, partial(self._look, run, timeout_s, attempt))
 
     def end(self, run: Run, outcome: Outcome) -> None:
         """Cancel the run, for that outcome; and again with each cancel timeout that it swallows it."""

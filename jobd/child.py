@@ -5,8 +5,9 @@ daemon, calls it, and tells what it has come to. It leaves as any program does: 
 is done, and threads are waited for, but not for long.
 
 Tricky: a SIGTERM ends the function wherever it stands, by a SystemExit in the main thread, so that its `finally` blocks
-are run; a second one must not come amid those. And a process that the function has forked may come back from it; it
-has nothing to tell.
+are run; a second one must not come amid those. Where a line of the log is being made, whatever is raised would be taken
+for something that is wrong with what the line shows; there it comes when the line is done. And a process that the
+function has forked may come back from it; it has nothing to tell.
 """
 
 import faulthandler
@@ -19,6 +20,7 @@ import struct
 import sys
 import time
 from _thread import get_ident, start_new_thread
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -48,7 +50,7 @@ def main() -> NoReturn:
     terminated = _Terminated(run)
     signal.signal(signal.SIGTERM, terminated)
     faulthandler.enable()
-    log.JobLines(task["level"], log.renderer(task["layout"]), line.log, of=run)
+    log.JobLines(task["level"], log.renderer(task["layout"]), partial(_log, line, terminated), of=run)
     start_new_thread(line.listen, (run, terminated))
     runs.current.set(run)
     pid = os.getpid()
@@ -59,6 +61,11 @@ def main() -> NoReturn:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
     sys.exit(code)
+
+
+def _log(line: "_Line", terminated: "_Terminated", made: bytes) -> None:
+    line.log(made)
+    terminated.line_is_made()
 
 
 def _run(task: dict[str, Any]) -> Run:
@@ -126,16 +133,21 @@ class _Terminated:
         self._thread = get_ident()
         #: Whether there is no function to be ended any more, or it is being ended.
         self.over = False
+        #: Whether it is to be ended when the line of the log that is being made is done.
+        self._waits = False
 
     def insist(self) -> None:
         """A SIGTERM has been sent: see to it that it is heard, unless the function hears it by itself.
 
         One that comes just before the function begins to wait is noted, and Python looks at that when the wait is over.
         """
-        while not self.over and self._hears:
-            time.sleep(HEARD_S)
-            if not self.over:
-                signal.pthread_kill(self._thread, signal.SIGTERM)  # which the wait is interrupted by
+        pause_s = HEARD_S
+        while True:
+            time.sleep(pause_s)
+            if self.over or not self._hears:
+                return
+            signal.pthread_kill(self._thread, signal.SIGTERM)  # which the wait is interrupted by
+            pause_s *= 2  # what begins a wait anew each time that it is interrupted must come to its end, too
 
     @property
     def _hears(self) -> bool:
@@ -145,9 +157,28 @@ class _Terminated:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self._run.ask_to_stop()
-        if not self.over:
-            self.over = True
-            sys.exit(TERMINATED)
+        if _makes_a_line(frame):
+            self._waits = True
+        elif not self.over:
+            self._exit()
+
+    def line_is_made(self) -> None:
+        """What has waited for that may come."""
+        if self._waits and not self.over and get_ident() == self._thread:
+            self._exit()
+
+    def _exit(self) -> NoReturn:
+        self.over = True
+        sys.exit(TERMINATED)
+
+
+def _makes_a_line(frame: FrameType | None) -> bool:
+    """Whether the code that is executed there makes a line of the log."""
+    while frame is not None:
+        if frame.f_code in log.MAKES_LINES or frame.f_globals is vars(render):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class _Line:

@@ -77,12 +77,13 @@ class Stat(NamedTuple):
     environment: int
     environment_end: int
 
-    @property
-    def has_environment(self) -> bool:
-        """Whether it has one, or is becoming another program at this moment, so that none is to be seen yet."""
-        # Only when the environment is there, the kernel notes where the program begins.
-        becoming = not self.program and not self.flags & _NO_PROGRAM
-        return becoming or self.environment != self.environment_end
+    def has_been(self, before: "Stat") -> bool:
+        """Whether it is the program that it was before, or none at all."""
+        if self.flags & _NO_PROGRAM:
+            return True
+        # Each program has its own addresses, and only when its environment is there, the kernel notes where it begins.
+        places = (self.program, self.environment, self.environment_end)
+        return bool(self.program) and places == (before.program, before.environment, before.environment_end)
 
     @property
     def lives(self) -> bool:

@@ -84,15 +84,15 @@ class Look:
         self.living.add(process)
         self._by_group[stat.group].append(process)
         self._by_parent[stat.parent].append(process)
-        return stat.started < self._since or self._look_for_mark(process)
+        return stat.started < self._since or self._look_for_mark(process, stat)
 
-    def _look_for_mark(self, process: Process) -> bool:
+    def _look_for_mark(self, process: Process, before: Stat) -> bool:
         environment = _read(f"/proc/{process.pid}/environ")
         if environment is None:  # gone, or another user's
             return True
         if mark := children.marked(environment):
             self._by_mark[mark].append(process)
-        return bool(environment) or not _has_environment(process.pid)
+        return bool(environment) or _shows_none(process.pid, before)
 
     def group(self, number: int) -> set[Process]:
         """Who is in the group."""
@@ -232,9 +232,10 @@ def _stat(pid: int) -> Stat | None:
     return children.parsed(_read(f"/proc/{pid}/stat") or b"")
 
 
-def _has_environment(pid: int) -> bool:
-    stat = _stat(pid)
-    return stat is not None and stat.lives and stat.has_environment
+def _shows_none(pid: int, before: Stat) -> bool:
+    """Whether its environment is empty for good, and not only while it becomes another program."""
+    now = _stat(pid)
+    return now is None or not now.lives or now.has_been(before)
 
 
 def _read(path: str) -> bytes | None:

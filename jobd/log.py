@@ -241,6 +241,10 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return own | {f"{key}_" if key in own else key: value for key, value in extra.items()}
 
 
+#: Code that what is raised in it does not leave as it is.
+MAKES_LINES = frozenset({JobLines._line.__code__, _fields.__code__})
+
+
 def _exception(exc_info: Any) -> BaseException | None:
     """The exception that `exc_info` means, in any of the forms that logging knows."""
     match exc_info:

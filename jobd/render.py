@@ -14,6 +14,7 @@ import re
 import traceback
 from datetime import date, datetime, time
 from enum import Enum
+from itertools import islice
 from types import TracebackType
 from typing import Any
 from uuid import UUID
@@ -50,6 +51,7 @@ _TIMES = frozenset({datetime, date, time})
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_UTC_Z
 #: Characters that JSON leaves as they are and some readers take for the end of a line or for a terminal's command.
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UTC = re.compile(r"\+00:00$")
 _DEL = 0x7F  # a number, because Python looks for that five times as fast as for b"\x7f"
 _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 
@@ -59,7 +61,8 @@ def line(fields: dict[str, Any]) -> bytes:
     try:
         if not _SCALARS.issuperset(map(type, fields.values())):
             whole = _Budget(whole=True)
-            fields = {key: _plain(value, whole) for key, value in fields.items()}
+            whole.room_for(len(fields))
+            fields = dict(zip(fields, _each(list(fields.values()), whole, 0), strict=True))
         chars = _chars(fields)
         if chars <= LINE_BYTES:  # else orjson would keep the GIL for nothing
             bytes(ROOM_BYTES + ROOM_FACTOR * chars)  # as in `_dumps`, without the call
@@ -68,7 +71,7 @@ def line(fields: dict[str, Any]) -> bytes:
                 (data.isascii() and _DEL not in data) or len(data := _safe(data)) <= LINE_BYTES
             ):
                 return data  # escapes make it longer
-    except BaseException:  # of a subclass of dict, say, whose items() raises
+    except Exception:
         pass  # there is another way for whatever it was
     return _safe(_dumps(tame(fields), _OPTIONS))
 
@@ -216,17 +219,6 @@ def representation(value: object) -> str:
         return f"<{_name(type(value))} whose __repr__ raised {_name(type(error))}>"
 
 
-def _unknown(value: object) -> str:
-    """What is written for a type that JSON does not know."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        data = bytes(value)
-        ends = data if len(data) <= 2 * TEXT_CHARS else data[:TEXT_CHARS] + data[-TEXT_CHARS:]
-        return clip(ends.decode("utf-8", "backslashreplace"), 2 * TEXT_CHARS, len(data))
-    if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {text(value)}"
-    return representation(value)
-
-
 class _TooMuch(Exception):
     """There are more values than are copied."""
 
@@ -234,75 +226,96 @@ class _TooMuch(Exception):
 class _Budget:
     """How much may be copied: a `whole` value, or as much of it as a field shows that is cut down."""
 
-    __slots__ = ("depth", "items", "left", "whole")
+    __slots__ = ("depth", "left", "whole")
 
     def __init__(self, *, whole: bool) -> None:
         self.whole = whole
         self.left = VALUES
         self.depth = WHOLE_DEPTH if whole else DEPTH
-        self.items = None if whole else ITEMS
+
+    def room_for(self, count: int) -> int:
+        """Of so many values, how many are copied. Raises `_TooMuch`."""
+        if self.whole and count > self.left:
+            raise _TooMuch
+        return count if self.whole else ITEMS
 
 
 def _plain(value: Any, budget: _Budget, depth: int = 0) -> Any:
     """A copy that nobody else has, of types that orjson writes without calling anybody."""
-    if budget.whole and type(value) in _SCALARS:
+    try:
+        return _copied(value, type(value), budget, depth)
+    except _TooMuch:
+        raise
+    except BaseException as error:  # of a time zone, say, or the value of an enumeration; no other one goes with it
+        return f"<{_name(type(value))} that raised {_name(type(error))}>"
+
+
+# What a value is, only its type knows: one that stands for another one answers for that when it is asked. And the
+# methods are those of the built-in types: what a subclass has made of them is its author's code.
+
+
+def _copied(value: Any, kind: type, budget: _Budget, depth: int) -> Any:
+    container = next((each for each in (dict, list, set, frozenset) if issubclass(kind, each)), None)
+    if container is None and kind is not tuple:
+        return _single(value, kind, budget, depth)
+    if depth >= budget.depth:
+        return f"<{_name(kind)} nested deeper than {budget.depth}>"
+    room = budget.room_for((container or tuple).__len__(value))
+    if container is dict:
+        items = list(islice(dict.items(value), room))
+        each = _each([item for _, item in items], budget, depth + 1)
+        return dict(zip([_key(key) for key, _ in items], each, strict=True))
+    return _each(list(islice((container or tuple).__iter__(value), room)), budget, depth + 1)
+
+
+def _single(value: Any, kind: type, budget: _Budget, depth: int) -> Any:
+    if value is None or kind is bool:
         return value
-    match value:
-        case dict() | list() | tuple() | set() | frozenset() if depth >= budget.depth:
-            return f"<{type(value).__name__} nested deeper than {budget.depth}>"
-        case dict():
-            items = list(value.items())[: budget.items]
-            each = _each([item for _, item in items], budget, depth + 1)
-            return dict(zip([_key(key) for key, _ in items], each, strict=True))
-        case list() | tuple() | set() | frozenset():
-            return _each(list(value)[: budget.items], budget, depth + 1)
-        case Enum():
-            return _plain(value.value, budget, depth + 1)
-        case _:
-            return _single(value)
+    if issubclass(kind, str):
+        return str.__str__(value) if budget.whole else _encodable(value)
+    if issubclass(kind, float):
+        return float.__float__(value)  # orjson refuses subclasses, such as numpy's
+    if issubclass(kind, int):
+        number = int.__int__(value)
+        return number if -(2**63) <= number < 2**64 else text(value)
+    if issubclass(kind, Enum):
+        return _plain(value.value, budget, depth + 1)
+    if kind in _TIMES:
+        return _UTC.sub("Z", value.isoformat())
+    if kind is UUID:
+        return str(value)
+    return _unknown(value, kind)
 
 
-def _single(value: Any) -> Any:
-    match value:
-        case None | bool():
-            return value
-        case float():
-            return float(value)  # orjson refuses subclasses, such as numpy's
-        case str():
-            return _encodable(value)
-        case int():
-            return int(value) if -(2**63) <= value < 2**64 else text(value)
-        case date() | time() if type(value) in _TIMES:
-            return value.isoformat().replace("+00:00", "Z")
-        case UUID():
-            return str(value)
-        case _:
-            return _unknown(value)
+def _unknown(value: Any, kind: type) -> str:
+    """What is written for a type that JSON does not know."""
+    if issubclass(kind, bytes | bytearray | memoryview):
+        data = bytes(value)
+        ends = data if len(data) <= 2 * TEXT_CHARS else data[:TEXT_CHARS] + data[-TEXT_CHARS:]
+        return clip(ends.decode("utf-8", "backslashreplace"), 2 * TEXT_CHARS, len(data))
+    if issubclass(kind, BaseException):
+        return f"{_name(kind)}: {text(value)}"
+    return representation(value)
 
 
 def _each(values: list[Any], budget: _Budget, depth: int) -> list[Any]:
     budget.left -= len(values)
-    if budget.left >= 0:
-        if budget.whole:  # the same, but most are of these types, and a call for each takes longer than all the rest
-            return [value if type(value) in _SCALARS else _plain(value, budget, depth) for value in values]
-        return [_plain(value, budget, depth) for value in values]
-    if budget.whole:
-        raise _TooMuch
-    return ["<left out>"] * len(values)
+    if budget.left < 0:
+        return ["<left out>"] * len(values)
+    if budget.whole:  # the same, but most are of these types, and a call for each takes longer than all the rest
+        return [value if type(value) in _SCALARS else _plain(value, budget, depth) for value in values]
+    return [_plain(value, budget, depth) for value in values]
 
 
-def _key(key: object) -> str:
+def _key(key: Any) -> str:
     if type(key) is str and len(key) <= TEXT_CHARS and key.isascii():
         return key
-    return _encodable(key) if isinstance(key, str) else representation(key)
+    return _encodable(key) if issubclass(type(key), str) else representation(key)
 
 
 def _cut(value: Any) -> Any:
-    try:
-        plain = _plain(value, _Budget(whole=False))
-        data = _dumps(plain)
-    except BaseException as error:  # a subclass of dict, say, whose items() raises
-        return f"<{_name(type(value))} that raised {_name(type(error))}>"
+    plain = _plain(value, _Budget(whole=False))
     if isinstance(plain, str):
         return plain
+    data = _dumps(plain)
     return clip(data.decode()) if len(data) > TEXT_CHARS else plain

@@ -223,12 +223,17 @@ class StopSequence:
     def failed(self, error: BaseException) -> None:
         """The daemon itself has failed; it stops as well as it still can."""
         self._verdict = ExitCode.INTERNAL  # first: if the rest fails too, it is known what has happened
-        self._log.emit(events.DAEMON_FAILED, **render.failure(error))
+        try:
+            self._log.emit(events.DAEMON_FAILED, **render.failure(error))
+        except Exception as again:  # a job has spoilt what that needs
+            if starvation.lacking(again):
+                raise
         if self.state is not State.STOPPED:
             self._move(Cause.FAILURE)
         elif self._steps[self.state]:
             self._settle()  # the end itself has failed: what is left of it
         else:
+            self._log.flush(LEAST_FLUSH_S)
             self._leave(self._verdict)
 
     def runs_changed(self) -> None:

@@ -51,6 +51,18 @@ def cleans_up() -> None:
         print("cleaned up", current_run().stopping.is_set())
 
 
+def logs_and_cleans_up() -> None:
+    import structlog
+
+    log = structlog.get_logger()
+    try:
+        print("ready", flush=True)
+        while True:
+            log.info("said", nested={"a": [1, 2]})
+    finally:
+        print("cleaned up")
+
+
 def holds_the_gil() -> None:
     print("ready", flush=True)
     assert -1 in itertools.count()

@@ -93,6 +93,16 @@ def test_cancelled_function_cleans_up(control: Control) -> None:
     assert control.line(1) == "cleaned up True"
 
 
+@pytest.mark.parametrize("_", range(3))
+def test_function_that_is_amid_a_line_of_the_log_cleans_up(control: Control, _: int) -> None:
+    """What is raised there is not taken for something wrong with the line."""
+    started = control.call(functions.logs_and_cleans_up)
+    assert control.line() == "ready"
+    control.cancel(started)
+    assert control.end(started) == Ending(Outcome.CANCELLED, {"exit_status": 143})
+    assert control.lines()[-1] == "cleaned up"
+
+
 def test_function_that_timed_out_says_where_it_stood(control: Control) -> None:
     """By the traceback of what has ended it."""
     started = control.call(functions.cleans_up)

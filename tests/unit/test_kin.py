@@ -104,12 +104,21 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     """Has the environment of a process be empty so many times, as it is while that becomes another program."""
 
     def keep(pid: int, times: int) -> None:
-        read, left = kin._read, iter(range(times))
+        read, stat_of, left = kin._read, kin._stat, list(range(times))
+        becoming = [False]
 
         def read_blank(path: str) -> bytes | None:
-            return b"" if path == f"/proc/{pid}/environ" and next(left, None) is not None else read(path)
+            if path != f"/proc/{pid}/environ":
+                return read(path)
+            becoming[0] = bool(left and left.pop() + 1)
+            return b"" if becoming[0] else read(path)
+
+        def stat_blank(of: int) -> children.Stat | None:
+            stat = stat_of(of)
+            return stat._replace(program=0) if stat and of == pid and becoming[0] else stat
 
         monkeypatch.setattr(kin, "_read", read_blank)
+        monkeypatch.setattr(kin, "_stat", stat_blank)
 
     return keep
 
@@ -160,6 +169,19 @@ def test_who_has_no_environment_or_does_not_show_it_is_no_secret(monkeypatch: py
         assert look_at(process.pid).settled
         monkeypatch.setattr(children, "content", refused(children.content, f"/proc/{process.pid}/environ"))
         assert look_at(process.pid).settled
+
+
+def test_who_has_taken_its_environment_out_of_its_memory_is_no_secret(start: Start) -> None:
+    """The kernel says that there is one, and shows none; nobody's end waits for that."""
+    code = (
+        "import ctypes, time; stat = open('/proc/self/stat').read().rpartition(')')[2].split();"
+        "begin, end = int(stat[47]) & ~4095, int(stat[48]);"
+        "ctypes.CDLL(None).munmap(ctypes.c_void_p(begin), end - begin);"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    process = start(code, "")
+    assert not Path(f"/proc/{process.pid}/environ").read_bytes()
+    assert look_at(process.pid).settled
 
 
 def refused(read: Callable[[str], bytes], path: str) -> Callable[[str], bytes]:

@@ -11,8 +11,8 @@ import uuid
 import zoneinfo
 from collections import UserDict
 from collections.abc import Callable
-from datetime import UTC, date, datetime
-from typing import Any, NoReturn
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from hypothesis import given
@@ -305,6 +305,59 @@ def test_what_changes_while_it_is_written_ends_nobody() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("lives\n")
+
+
+class Proxy:
+    """Says that it is a text."""
+
+    __class__ = property(lambda self: str)  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "a proxy"
+
+
+class Multi(dict[str, list[int]]):
+    """Has an opinion of its own on what it holds."""
+
+    def items(self) -> NoReturn:
+        raise AssertionError("asked")
+
+    __iter__ = __len__ = items  # type: ignore[assignment]
+
+
+class Point(NamedTuple):
+    """Has names for what it holds."""
+
+    x: int
+    y: int
+
+
+class Text(str):
+    """A text of another type."""
+
+    __slots__ = ()
+
+
+def test_what_a_value_is_its_type_says() -> None:
+    """Not what it says of itself; and no method of a subclass is called to write what it holds."""
+    said = check(
+        render.line(
+            {
+                "proxy": {"one": Proxy(), "other": 1},
+                "multi": [Multi(a=[1, 2])],
+                "point": Point(1, 2),
+                "text": Text("x" * 30_000),
+                "late": datetime(2020, 1, 1, tzinfo=timezone(timedelta(seconds=30))),
+            }
+        )
+    )
+    assert said == {
+        "proxy": {"one": "a proxy", "other": 1},
+        "multi": [{"a": [1, 2]}],
+        "point": "Point(x=1, y=2)",
+        "text": "x" * 30_000,
+        "late": "2020-01-01T00:00:00+00:00:30",
+    }
 
 
 class Color(enum.Enum):
