@@ -101,13 +101,18 @@ def _event_section(event: events.Event) -> str:
 
 def env_example() -> str:
     """.env.example."""
-    blocks = [f"# {s.meaning}\n# Write: {s.kind}.\n#{_assignment(s)}\n" for s in DECLARED.values()]
+    blocks = [f"# {s.meaning}\n# Write: {s.kind}.{_unset(s)}\n#{_assignment(s)}\n" for s in DECLARED.values()]
     head = "# The settings of jobd, with their defaults. Copy this file to .env and uncomment what you change.\n"
     return "\n".join([head, *blocks])
 
 
 def _assignment(setting: Setting) -> str:
-    return f"{setting.name}={setting.default}" if setting.default else f"{setting.name}=100  # unset by default"
+    # With nothing behind the value: systemd and Docker, which read such files, too, would take it for a part of that.
+    return f"{setting.name}={setting.default or 100}"
+
+
+def _unset(setting: Setting) -> str:
+    return "" if setting.default else " Unset by default."
 
 
 def state_chart() -> str:

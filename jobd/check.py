@@ -1,11 +1,11 @@
 """`jobd check`: what the daemon would run with and when, for people to read; starts nothing.
 
-May import: settings, loader, modules, job, policy, schedule, clock, envfile, render.
+May import: settings, loader, modules, job, policy, schedule, clock, durations, envfile, render.
 """
 
 from collections.abc import Iterator
 
-from jobd import clock, envfile, modules, policy, render, schedule, settings
+from jobd import clock, durations, envfile, modules, policy, render, schedule, settings
 from jobd.job import Job
 from jobd.loader import Loaded
 from jobd.settings import DECLARED, Resolved
@@ -19,7 +19,7 @@ def lines(resolved: Resolved, file: envfile.EnvFile, loaded: Loaded) -> Iterator
     yield "Settings"
     yield from _table([_setting_row(key, resolved) for key in DECLARED])
     bound_s = resolved.settings.grace_period + resolved.settings.cancel_timeout + 1
-    yield f"  A stop takes at most {bound_s:g}s: grace period, cancel timeout and 1s."
+    yield f"  A stop takes at most {durations.show(bound_s)}: grace period, cancel timeout and 1s."
     for name, source in resolved.unknown.items():
         nearest = settings.nearest(name)
         hint = f"; did you mean {nearest}?" if nearest else ""

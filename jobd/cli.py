@@ -6,6 +6,7 @@ May import everything. Flags derive from the declarations in settings; argparse 
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -124,7 +125,7 @@ def _configuration(given: argparse.Namespace, start: _Start) -> _Configuration:
     try:
         file = envfile.read(given.env_file, start.here)
     except InvalidConfig as invalid:
-        file, faults = envfile.EnvFile(), invalid.faults
+        file, faults = invalid.rest or envfile.EnvFile(), invalid.faults
     flags = {key: value for key in DECLARED if (value := getattr(given, key, None)) is not None}
     if given.targets:
         flags["jobs"] = " ".join(given.targets)
@@ -159,7 +160,8 @@ def _cannot_start(error: Exception) -> int:
 
 
 def _check(configuration: _Configuration) -> int:
-    signals.release()  # a check that hangs in an import is ended like any other program
+    signals.release()  # a check that hangs in an import is ended like any other program, and by Ctrl-C, too
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for signum in signals.take():  # also by what has come already
         os.kill(os.getpid(), signum)
     try:
@@ -168,6 +170,7 @@ def _check(configuration: _Configuration) -> int:
     except InvalidConfig as invalid:
         now = configuration.resolved.settings
         to = log.Log(now.log_level, now.log_format)
+        _warn(to, configuration)
         faults.tell(to, invalid.faults)
         to.flush(CHECK_FLUSH_S)
         return ExitCode.CONFIG

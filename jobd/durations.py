@@ -37,7 +37,7 @@ def show(seconds: float) -> str:
     """
     left = round(seconds * 1000)
     if not math.isclose(left, seconds * 1000):
-        return f"{seconds:.9f}".rstrip("0") + "s"
+        return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
     shown = ""
     for unit, size in _UNITS_S.items():
         count, left = divmod(left, round(size * 1000))

@@ -48,7 +48,7 @@ class EnvFile:
 def read(path: str | None, here: str = "") -> EnvFile:
     """The file at `path`, as seen from the directory `here`; with None, `.env` in it, which need not exist.
 
-    Raises `InvalidConfig` with every fault of the file.
+    Raises `InvalidConfig` with every fault of the file, and with the variables that have none.
     """
     shown = ".env" if path is None else path
     named_by = "current directory" if path is None else "command line (--env-file)"
@@ -94,9 +94,10 @@ def _parse(text: str, shown: str) -> EnvFile:
                 duplicates[binding.key] = None
             values[binding.key] = binding.value
             sources[binding.key] = source
+    read_up = EnvFile(values, sources, list(duplicates))
     if faults:
-        raise InvalidConfig(faults)
-    return EnvFile(values, sources, list(duplicates))
+        raise InvalidConfig(faults, read_up)
+    return read_up
 
 
 def _fault(binding: "Binding") -> str | None:

@@ -28,9 +28,11 @@ class Fault:
 class InvalidConfig(Exception):
     """The configuration cannot be used; `faults` holds every fault that was found, not just the first."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], rest: Any = None) -> None:
+        """`rest` is what could be read all the same."""
         super().__init__("; ".join(f"{f.setting}={f.value!r} ({f.source}): {f.reason}" for f in faults))
         self.faults = faults
+        self.rest = rest
 
 
 class Unusable(Exception):

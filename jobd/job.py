@@ -5,8 +5,10 @@ May import: policy, schedule, durations; crontab where a job asks for it.
 
 import functools
 import inspect
+import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
@@ -22,6 +24,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 #: Where the decorators leave what they declare on the function.
 _MARK = "__jobd__"
 _LIFESPAN_MARK = "__jobd_lifespan__"
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 #: What the environment of each command tells about its run.
 MARKS = frozenset({"JOBD_JOB", "JOBD_RUN_ID", "JOBD_TICK", "JOBD_SCHEDULED_AT"})
@@ -100,8 +103,10 @@ class Declaration:
     schedule: "schedule.Every | schedule.Aligned | Cron"
     name: str | None
     policies: Policies = PLAIN
-    #: Whether each run has an interpreter of its own.
-    isolated: bool = False
+    #: The policies that it names, and nothing that follows from them.
+    given: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether each run has an interpreter of its own; None: it says nothing of that.
+    isolated: bool | None = None
 
 
 def every(
@@ -109,7 +114,7 @@ def every(
     *,
     name: str | None = None,
     anchor: str = "start",
-    isolation: str = "thread",
+    isolation: str | None = None,
     **policies: Unpack[policy.Given],
 ) -> Callable[[Function], Function]:
     """Declare the function a job that starts every `interval`, such as ``"10s"`` (a number is in seconds).
@@ -117,7 +122,8 @@ def every(
     The function itself stays as it is, to be called and tested like any other. `name` is the job's name, by default
     the function's. With ``anchor="clock"`` the ticks lie at whole multiples of the interval since the epoch, by the
     wall clock; by default tick 0 comes when the daemon starts. With ``isolation="process"`` each run of a plain
-    function has an interpreter of its own. The policies are those of docs/jobs.md.
+    function has an interpreter of its own; with ``"thread"``, as by default, a thread. The policies are those of
+    docs/jobs.md.
 
     Raises `ValueError` for an interval or a policy that cannot be used, `TypeError` for one that is unknown.
     """
@@ -135,7 +141,7 @@ def cron(
     *,
     timezone: str | None = None,
     name: str | None = None,
-    isolation: str = "thread",
+    isolation: str | None = None,
     **policies: Unpack[policy.Given],
 ) -> Callable[[Function], Function]:
     """Declare the function a job that starts whenever the clock matches `expression`, such as ``"30 3 * * mon-fri"``.
@@ -196,18 +202,23 @@ def calendar(expression: str, timezone: str | None) -> "Cron":
 
 
 def _declare(
-    by: str, ticks: Any, name: str | None, isolation: str, given: Mapping[str, object]
+    by: str, ticks: Any, name: str | None, isolation: str | None, given: Mapping[str, object]
 ) -> Callable[[Function], Function]:
     if name is not None and not (isinstance(name, str) and name):
         raise TypeError(f'{by} takes a name that is a text, as in name="poll", and not {name!r}')
-    if isolation not in ("thread", "process"):
+    if name is not None and (reason := unfit_name(name)):
+        raise ValueError(f"{by}: name {name!r} {reason}")
+    if isolation not in (None, "thread", "process"):
         raise ValueError(f"{by}: isolation {isolation!r} is not one of thread, process")
     for unknown in given.keys() - policy.DECLARED.keys():
         raise TypeError(f"{by} knows no {unknown}{nearest(unknown, policy.DECLARED)}")
-    policies, wrong = read_policies(ticks, given)
+    values, wrong = policy.read_each(given)
+    policies = policy.made(values)
+    wrong |= unfit(ticks, policies)
     if wrong:
         raise ValueError(f"{by}: " + "; ".join(f"{key} {given[key]!r} {reason}" for key, reason in wrong.items()))
-    declaration = Declaration(ticks, name, policies, isolation == "process")
+    isolated = None if isolation is None else isolation == "process"
+    declaration = Declaration(ticks, name, policies, values, isolated)
 
     def declare(function: Function) -> Function:
         if declared(function) is not None:
@@ -218,10 +229,15 @@ def _declare(
     return declare
 
 
-def read_policies(ticks: object, given: Mapping[str, object]) -> tuple[Policies, dict[str, str]]:
-    """The policies of a job with that schedule, and what is wrong with each that cannot be used."""
-    policies, wrong = policy.read(given)
-    return policies, wrong | unfit(ticks, policies)
+def unfit_name(name: str) -> str | None:
+    """What is wrong with the name of a job, which its processes are given, too; None if nothing is."""
+    if not name or _NO_NAME.search(name):
+        return "is no name of a job; write a text that has no control characters"
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return "holds a character that the locale cannot express; use one of UTF-8, such as LC_ALL=C.UTF-8"
+    return None
 
 
 def unfit(ticks: object, policies: Policies) -> dict[str, str]:

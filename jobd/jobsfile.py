@@ -33,7 +33,6 @@ _PARTS = re.compile(rf"(?: {_PART} \. [\ \t]*+ ){{{MAX_PARTS}}}", re.VERBOSE)
 #: Python reads no longer ones.
 _DIGITS = re.compile("[0-9_]{4300}")
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MEANT_ENV = "did you mean env?"
 #: What a faulty line begins with if something of it may be shown.
 _KEY = re.compile(r"\s*([a-z_]+)\s*=")
@@ -68,7 +67,8 @@ def read(path: Path, shown: str, default: schedule.Every, find: Find) -> JobsFil
     except _NoToml as error:
         line = text.split("\n")[error.line - 1]
         reason = f"is no TOML: {error}; {_HOW_TO_WRITE}"
-        return JobsFile(faults=[Fault(shown, _masked(line), f"{shown} line {error.line}", reason)])
+        above = text.split("\n")[: error.line]
+        return JobsFile(faults=[Fault(shown, _masked(line, above), f"{shown} line {error.line}", reason)])
     reader = _Reader(shown, tomllines.find(text), default, find)
     try:
         reader.take(document)
@@ -167,8 +167,8 @@ class _Reader:
         if not isinstance(table, dict):
             self._fault(path, table, "is no table of a job; write [jobs.NAME] above its keys")
             return None
-        if not name or _NO_NAME.search(name):
-            self._fault(path, name, "is no name of a job; write a text that has no control characters")
+        if reason := jobs.unfit_name(name):
+            self._fault(path, name, reason)
         own = self._values(path, table, KEYS)
         self._refuse_seconds(path, table)
         if not any(run in table for run in keys.RUNS):
@@ -217,10 +217,10 @@ class _Reader:
     def _kind(
         self, path: tuple[str, ...], own: dict[str, Any], function: Callable[..., Any], declared: Declaration
     ) -> Kind:
-        isolated = own.get("isolation") == "process" or ("isolation" not in own and declared.isolated)
+        said = own["isolation"] == "process" if "isolation" in own else declared.isolated
         try:
-            kind = modules.looking(modules.kind_of, function, isolated)
-            by_default = not isolated and "isolation" not in own and self._defaults.get("isolation") == "process"
+            kind = modules.looking(modules.kind_of, function, bool(said))
+            by_default = said is None and self._defaults.get("isolation") == "process"
             if by_default and kind is Kind.FUNCTION:
                 kind = modules.looking(modules.kind_of, function, True)
         except Unusable as unusable:
@@ -243,12 +243,8 @@ class _Reader:
         self, path: tuple[str, ...], ticks: Any, table: dict[str, object], own: dict[str, Any], declared: Declaration
     ) -> Policies:
         """The job's own, before those of its function, before those of all jobs."""
-        functions = {
-            name: value
-            for name in policy.DECLARED
-            if (value := getattr(declared.policies, name)) != getattr(policy.PLAIN, name)
-        }
-        chosen = {name: value for name, value in (self._defaults | functions | own).items() if name in policy.DECLARED}
+        said = self._defaults | dict(declared.given) | own
+        chosen = {name: value for name, value in said.items() if name in policy.DECLARED}
         policies = policy.made(chosen)
         for name, reason in jobs.unfit(ticks, policies).items():
             self._fault((*path, name), table.get(name, durations.show(getattr(policies, name))), reason)
@@ -310,9 +306,10 @@ def _deepest(text: str) -> int:
     return place
 
 
-def _masked(line: str) -> str:
+def _masked(line: str, above: list[str]) -> str:
     """What may be shown of a faulty line: in another place than its own, a secret may look like anything."""
     key = _KEY.match(line)
-    if key is None or key[1] not in KEYS or "env" in line:
+    table = next((each for each in reversed(above) if each.lstrip().startswith("[")), "")
+    if key is None or key[1] not in KEYS or "env" in line or "env" in table:
         return "***"
     return line.strip()[: keys.MAX_SHOWN]

@@ -151,7 +151,9 @@ class _Loading:
         name = declared.name or getattr(usable, "__name__", None) or target.rpartition(":")[2]
         if not isinstance(name, str):
             raise Unusable(f"has a name that is no text but {modules.a(type(name).__name__)}")
-        kind = modules.kind_of(usable, declared.isolated)
+        if reason := jobs.unfit_name(name):
+            raise Unusable(f"has the name {name!r}, which {reason}")
+        kind = modules.kind_of(usable, bool(declared.isolated))
         return jobs.Job(str.__str__(name), declared.schedule, usable, kind, target, declared.policies)
 
     def _take_file(self, target: str) -> None:

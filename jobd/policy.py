@@ -156,8 +156,12 @@ class Given(TypedDict, total=False):
 
 def read(given: Mapping[str, object]) -> tuple[Policies, dict[str, str]]:
     """The policies, and what is wrong with each that cannot be used. Names that are none are the caller's to refuse."""
-    if not given:
-        return PLAIN, {}
+    values, wrong = read_each(given)
+    return made(values), wrong
+
+
+def read_each(given: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The same, but what is said and nothing that follows from it."""
     values: dict[str, Any] = {}
     wrong: dict[str, str] = {}
     for name, policy in DECLARED.items():
@@ -166,7 +170,7 @@ def read(given: Mapping[str, object]) -> tuple[Policies, dict[str, str]]:
                 values[name] = policy.read(given[name])
             except ValueError as error:
                 wrong[name] = str(error)
-    return made(values), wrong
+    return values, wrong
 
 
 def made(values: Mapping[str, Any]) -> Policies:

@@ -151,6 +151,9 @@ class Resolved:
     unknown: dict[str, str]
 
 
+_DEMO = {DECLARED["demo_min"].name, DECLARED["demo_max"].name}
+
+
 def resolve(flags: Mapping[str, str], environment: Mapping[str, str], file: envfile.EnvFile) -> Resolved:
     """Read every setting from the first place that gives it. `flags` is keyed by attribute of `Settings`."""
     given = {key: _given(key, setting, flags, environment, file) for key, setting in DECLARED.items()}
@@ -165,7 +168,7 @@ def resolve(flags: Mapping[str, str], environment: Mapping[str, str], file: envf
             values[key] = setting.read(text)
         except ValueError as error:
             faults.append(Fault(setting.name, shown(setting, text), source, str(error)))
-    if not faults and values["demo_min"] > values["demo_max"]:
+    if values["demo_min"] > values["demo_max"] and not {fault.setting for fault in faults} & _DEMO:
         faults.append(_wrong_way_round(given["demo_min"], given["demo_max"]))
     return Resolved(Settings(**values), given, faults, _unknown(environment, file))
 

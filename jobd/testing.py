@@ -269,13 +269,13 @@ def _jobs(targets: Sequence[Any], interval_s: float) -> list[Job]:
 
 
 def _job(function: Callable[[], Any], interval_s: float) -> Job:
+    declared = jobs.declared(function) or jobs.Declaration(Every(interval_s), None)
     try:
-        modules.job_function(function)
+        kind = modules.kind_of(modules.job_function(function), bool(declared.isolated))
     except Unusable as unusable:
         raise ValueError(f"{function!r} {unusable}") from None
-    declared = jobs.declared(function) or jobs.Declaration(Every(interval_s), None)
     name = declared.name or str(getattr(function, "__name__", "job"))
-    return Job(name, declared.schedule, function, jobs.kind_of(function), name, declared.policies)
+    return Job(name, declared.schedule, function, kind, name, declared.policies)
 
 
 def _played(job: Job, takes: Takes | None) -> Job:

@@ -1,8 +1,11 @@
 """Configuration: what cannot be understood stops the start, with a line for every fault."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from .conftest import Launcher
+from .conftest import Command, Launcher
 from .consistency import Line
 from .harness import Daemon
 
@@ -200,6 +203,18 @@ def test_jobs_of_other_modules_are_not_taken_along(launch: Launcher) -> None:
     daemon.wait_for("run.finished", job="beat")
     assert daemon.stop() == 0
     assert not daemon.events("run.started", job="stranger")
+
+
+@pytest.mark.parametrize("what", ["run", "check"])
+def test_a_faulty_line_of_the_file_hides_no_other_fault(command: Command, tmp_path: Path, what: str) -> None:
+    """All come at once: those of the file, of settings in it and elsewhere, of targets; and what is not known."""
+    (tmp_path / ".env").write_text("JOBD_INTERVAL=soon\nno assignment\nJOBD_JOBS=nowhere\nJOBD_LOG_FORMAT=json\n")
+    done = command(what, JOBD_DEMO_MIN="20s", JOBD_INTERVALL="5s")
+    assert done.returncode == 78
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    told = {line["setting"] for line in lines if line["event"] == "config.invalid"}
+    assert told == {".env", "JOBD_INTERVAL", "JOBD_JOBS", "JOBD_DEMO_MIN"}
+    assert [line["nearest"] for line in lines if line["event"] == "config.unknown"] == ["JOBD_INTERVAL"]
 
 
 def test_empty_list_of_targets_is_a_fault(launch: Launcher) -> None:

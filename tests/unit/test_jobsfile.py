@@ -33,6 +33,8 @@ async def generating(): yield
 def declared(): ...
 @cron("@daily", retries=2)
 async def nightly(): ...
+@every("1m", retries=0, overlap="allow", isolation="thread", backoff="10m")
+def explicit(): ...
 @lifespan
 async def shared(): yield
 number = 5
@@ -227,6 +229,33 @@ def test_what_a_function_declares_holds_where_its_table_says_nothing(load: Load)
     assert jobs["as-declared"].policies == Policies(timeout=5.0, overlap=Overlap.SKIP, retries=5)
     assert jobs["otherwise"].policies == Policies(timeout=3600.0, overlap=Overlap.SKIP, retries=5)
     assert jobs["nightly"].policies == Policies(overlap=Overlap.REPLACE, retries=2)
+
+
+def test_what_a_function_declares_wins_also_where_it_is_what_jobd_does_anyway(load: Load) -> None:
+    """Said is said. But what only follows from what is said is not: that of the whole counts."""
+    jobs = load(
+        """
+        [defaults]
+        retries = 5
+        overlap = "skip"
+        isolation = "process"
+        [jobs.explicit]
+        call = "app_jobs:explicit"
+        [jobs.longer]
+        call = "app_jobs:explicit"
+        backoff = "20m"
+        """
+    )
+    assert jobs["explicit"].kind is Kind.FUNCTION
+    assert jobs["explicit"].policies == Policies(backoff=600.0, backoff_max=600.0)
+    assert jobs["longer"].policies == Policies(backoff=1200.0, backoff_max=1200.0)
+
+
+def test_a_secret_is_not_shown_though_its_name_is_that_of_a_key(faults: Faults) -> None:
+    """Where the line stands in a table of variables."""
+    (fault,) = faults('[jobs.a]\nshell = "true"\n[jobs.a.env]\nuser = "hunter2\n')
+    assert fault.value == "***"
+    assert "hunter2" not in fault.reason
 
 
 def test_toml_can_say_it_in_other_ways(load: Load) -> None:

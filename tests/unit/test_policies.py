@@ -408,6 +408,21 @@ def test_all_keeps_the_newest_while_the_plane_is_held(loop: VirtualLoop, to: Log
     assert to.of(events.RUN_STARTED)[-1]["tick"] == LATE_RUNS + 20
 
 
+def test_a_function_with_an_interpreter_of_its_own_can_be_played() -> None:
+    """Named by itself, as in its module: a process can be cancelled, and a coroutine has none."""
+
+    @every("1h", isolation="process")
+    def isolated() -> None: ...
+
+    @every("1h", isolation="process")
+    async def asynchronous() -> None: ...
+
+    with pytest.raises(ValueError, match="no other interpreter can import"):
+        simulate(isolated)
+    with pytest.raises(ValueError, match="isolation is for plain functions"):
+        simulate(asynchronous)
+
+
 # --- grace period and jitter
 
 

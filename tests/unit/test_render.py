@@ -310,7 +310,7 @@ def test_what_changes_while_it_is_written_ends_nobody() -> None:
 class Proxy:
     """Says that it is a text."""
 
-    __class__ = property(lambda self: str)  # type: ignore[assignment]
+    __class__ = property(lambda self: str)
 
     def __repr__(self) -> str:
         return "a proxy"
@@ -322,7 +322,7 @@ class Multi(dict[str, list[int]]):
     def items(self) -> NoReturn:
         raise AssertionError("asked")
 
-    __iter__ = __len__ = items  # type: ignore[assignment]
+    __iter__ = __len__ = items
 
 
 class Point(NamedTuple):
