@@ -100,13 +100,17 @@ class Log:
         """Let lines wait until `finish`: each write gives the GIL away, and many busy threads want it."""
         self._sink.hold()
 
-    def finish(self, event: events.Event, timeout_s: float, /, **fields: Any) -> None:
-        """Log the last line and wait, `timeout_s` at most, until the reader has been given everything."""
+    def finish(self, event: events.Event, timeout_s: float, longest_s: float, /, **fields: Any) -> None:
+        """Log the last line and wait, `timeout_s` at most, until the reader has been given everything.
+
+        A reader that is slow but reads gets `longest_s` for the last line.
+        """
         deadline = Real.monotonic() + timeout_s
         if self._output:
             _finish(self._output, min(OUTPUT_S, timeout_s / 2))
         line = self._render({"timestamp": clock.now(), "level": event.level, "event": event.name, **fields})
-        self._sink.finish(line if event.level in self._told else b"", max(timeout_s / 2, deadline - Real.monotonic()))
+        left_s = max(timeout_s / 2, deadline - Real.monotonic())
+        self._sink.finish(line if event.level in self._told else b"", left_s, longest_s - timeout_s + left_s)
 
     def flush(self, timeout_s: float) -> None:
         """Wait, `timeout_s` at most, until the reader has been given everything so far."""

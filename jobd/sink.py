@@ -55,6 +55,8 @@ OWN_LINES_S = 0.35
 LAST_LINE_S = 0.1
 #: Where there is little time at all, this part of it is the first of them, and half of that the second.
 OWN_PART = 0.6
+#: How long a reader that has taken something may take to come back for the last line.
+PATIENCE_S = 0.5
 #: Longer than any line that `render` makes.
 CHILD_LINE_BYTES = 131_072
 _SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -95,6 +97,8 @@ class Sink:
         #: From when on the lines of jobs are given up, and soon after that everything but the last line.
         self._hurry_at = self._last_at = math.inf
         self._sealed = False
+        #: Whether anything has been written since somebody has cleared this.
+        self._moved = False
         self._wake = Bell()
         self._thread = threading.Thread(target=self._wait_and_write, name="jobd log", daemon=True)
         self._thread.start()
@@ -140,11 +144,11 @@ class Sink:
         """Let lines wait for `finish`, as long as they are not too many."""
         self._held = True
 
-    def finish(self, line: bytes, timeout_s: float) -> bool:
+    def finish(self, line: bytes, timeout_s: float, longest_s: float = 0.0) -> bool:
         """Write a last line and everything before it; whether that was done within `timeout_s`.
 
         When the time is nearly over and the reader is still behind, the lines of jobs are given up for the daemon's
-        own, and these in the end for the last one.
+        own, and these in the end for the last one. For that one, a reader that is slow but reads gets `longest_s`.
         """
         deadline = Real.monotonic() + timeout_s
         own_lines_s = min(OWN_LINES_S, timeout_s * OWN_PART)
@@ -157,21 +161,24 @@ class Sink:
             except MemoryError:
                 self._last = None
                 raise
-        return self._flush(deadline)
+        return self._flush(deadline, deadline + longest_s - timeout_s)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything so far is out; whether that was so within `timeout_s`."""
         return self._flush(Real.monotonic() + timeout_s)
 
-    def _flush(self, deadline: float) -> bool:
+    def _flush(self, deadline: float, latest: float = 0.0) -> bool:
+        """The same until an instant, and on until `latest` while the reader reads."""
         while self._lines or self._rest:
             if self._gone or Real.monotonic() >= deadline:
                 return False
-            before = len(self._lines)
+            before, self._moved = len(self._lines), False
             try:
                 self._write_waiting()
             except MemoryError:
                 pass
+            if self._moved:
+                deadline = max(deadline, min(latest, Real.monotonic() + PATIENCE_S))
             if len(self._lines) == before and _writable(self._fd, 0.02):
                 Real.sleep(0.002)  # another thread is at it, or the disk is full
         return True
@@ -200,6 +207,7 @@ class Sink:
                 self._sent = written = self._write(chunk)  # cut off the next time: now memory may be lacking for it
             except OSError as error:
                 return self._give_way(error)
+            self._moved = self._moved or bool(written)
             if written < len(chunk):
                 return self._fall_behind()
             self._rest, self._sent = b"", 0
@@ -350,9 +358,9 @@ class Sink:
     def _write_when_ready(self) -> None:
         if not _writable(self._fd, 1.0):
             return
-        before = (len(self._lines), len(self._rest) - self._sent)
+        self._moved = False
         self._write_waiting()
-        if self._congested and (len(self._lines), len(self._rest) - self._sent) >= before:
+        if self._congested and not self._moved:
             Real.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
 
 

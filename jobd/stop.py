@@ -389,6 +389,7 @@ class StopSequence:
         self._log.finish(
             events.DAEMON_STOPPED,
             self._for_last_lines_s(),
+            self._before_fence_s(),
             exit_code=int(self._verdict),
             uptime_s=seconds(Real.monotonic() - signals.held_since),
             shutdown_s=self._shutdown_s(),
@@ -396,8 +397,10 @@ class StopSequence:
         )
 
     def _for_last_lines_s(self) -> float:
-        before_fence_s = bound_s(self._settings) - LEAVING_S - self._shutdown_s()
-        return max(LEAST_FLUSH_S, min(FLUSH_S - self._spent_s, before_fence_s))
+        return max(LEAST_FLUSH_S, min(FLUSH_S - self._spent_s, self._before_fence_s()))
+
+    def _before_fence_s(self) -> float:
+        return bound_s(self._settings) - LEAVING_S - self._shutdown_s()
 
     def overdue(self) -> bool:
         """Whether a stop was asked for so long ago that the last fence is about to fall."""

@@ -210,7 +210,7 @@ class _Recorder(log.Log):
     def hold(self) -> None:
         """Nothing waits here."""
 
-    def finish(self, event: events.Event, timeout_s: float, /, **fields: Any) -> None:
+    def finish(self, event: events.Event, timeout_s: float, longest_s: float, /, **fields: Any) -> None:
         self.emit(event, **fields)
 
 

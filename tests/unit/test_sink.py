@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
 import select
@@ -224,6 +223,27 @@ def test_finish_takes_no_time_where_the_reader_listens(pipe: Pipe) -> None:
     assert to.finish(b"last\n", 5) is True
     assert time.monotonic() - began < AT_ONCE_S
     assert pipe.drain() == line(0) + b"last\n"
+
+
+def test_a_reader_that_is_slow_but_reads_is_waited_for(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has the last line, though the time is over; one that has stopped reading is not."""
+    monkeypatch.setattr(sink, "PATIENCE_S", LIMIT_S / 4)
+    to = Sink(pipe.writing, dropped)
+    for n in range(2_000):
+        to.write(line(n))
+    began = time.monotonic()
+    data: list[bytes] = []
+
+    def read_slowly() -> None:
+        while b"last" not in b"".join(data):
+            time.sleep(0.1)
+            data.append(os.read(pipe.reading, 8_192))
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    assert to.finish(b"last\n", 0.2, LIMIT_S)
+    assert time.monotonic() - began > 0.2
+    reader.join()
 
 
 def test_little_time_is_time_for_the_lines_of_jobs_too(pipe: Pipe) -> None:

@@ -71,7 +71,7 @@ class Log(log.Log):
     def push(self) -> None:
         """Nothing waits here."""
 
-    def finish(self, event: events.Event, timeout_s: float, /, **fields: Any) -> None:
+    def finish(self, event: events.Event, timeout_s: float, longest_s: float, /, **fields: Any) -> None:
         self.last.append(event.name)
         self.emit(event, **fields)
 
