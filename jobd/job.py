@@ -5,8 +5,6 @@ May import: policy, schedule, durations; crontab where a job asks for it.
 
 import functools
 import inspect
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,7 +22,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 #: Where the decorators leave what they declare on the function.
 _MARK = "__jobd__"
 _LIFESPAN_MARK = "__jobd_lifespan__"
-_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 #: What the environment of each command tells about its run.
 MARKS = frozenset({"JOBD_JOB", "JOBD_RUN_ID", "JOBD_TICK", "JOBD_SCHEDULED_AT"})
@@ -206,8 +203,6 @@ def _declare(
 ) -> Callable[[Function], Function]:
     if name is not None and not (isinstance(name, str) and name):
         raise TypeError(f'{by} takes a name that is a text, as in name="poll", and not {name!r}')
-    if name is not None and (reason := unfit_name(name)):
-        raise ValueError(f"{by}: name {name!r} {reason}")
     if isolation not in (None, "thread", "process"):
         raise ValueError(f"{by}: isolation {isolation!r} is not one of thread, process")
     for unknown in given.keys() - policy.DECLARED.keys():
@@ -227,17 +222,6 @@ def _declare(
         return function
 
     return declare
-
-
-def unfit_name(name: str) -> str | None:
-    """What is wrong with the name of a job, which its processes are given, too; None if nothing is."""
-    if not name or _NO_NAME.search(name):
-        return "is no name of a job; write a text that has no control characters"
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return "holds a character that the locale cannot express; use one of UTF-8, such as LC_ALL=C.UTF-8"
-    return None
 
 
 def unfit(ticks: object, policies: Policies) -> dict[str, str]:

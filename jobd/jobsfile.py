@@ -33,6 +33,7 @@ _PARTS = re.compile(rf"(?: {_PART} \. [\ \t]*+ ){{{MAX_PARTS}}}", re.VERBOSE)
 #: Python reads no longer ones.
 _DIGITS = re.compile("[0-9_]{4300}")
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MEANT_ENV = "did you mean env?"
 #: What a faulty line begins with if something of it may be shown.
 _KEY = re.compile(r"\s*([a-z_]+)\s*=")
@@ -167,8 +168,8 @@ class _Reader:
         if not isinstance(table, dict):
             self._fault(path, table, "is no table of a job; write [jobs.NAME] above its keys")
             return None
-        if reason := jobs.unfit_name(name):
-            self._fault(path, name, reason)
+        if not name or _NO_NAME.search(name):
+            self._fault(path, name, "is no name of a job; write a text that has no control characters")
         own = self._values(path, table, KEYS)
         self._refuse_seconds(path, table)
         if not any(run in table for run in keys.RUNS):
@@ -179,16 +180,25 @@ class _Reader:
         if "env" in values:
             values["env"] = self._defaults.get("env", {}) | values["env"]
         function, declared = self._called(path, own)
+        kind = Kind.COMMAND if function is jobs.NO_FUNCTION else self._kind(path, own, function, declared)
+        if kind in (Kind.COMMAND, Kind.PROCESS):
+            self._refuse_unspeakable(path)
         ticks = self._ticks(table, values, declared)
         return Job(
             name=name,
             schedule=ticks,
             function=function,
-            kind=Kind.COMMAND if function is jobs.NO_FUNCTION else self._kind(path, own, function, declared),
+            kind=kind,
             target=f"{self._shown}:{name}",
             policies=self._policies(path, ticks, table, own, declared),
             command=_command(values),
         )
+
+    def _refuse_unspeakable(self, path: tuple[str, ...]) -> None:
+        try:
+            keys.text(path[-1])  # which the process is told
+        except ValueError as error:
+            self._fault(path, path[-1], str(error))
 
     def _refuse_seconds(self, path: tuple[str, ...], table: dict[str, object]) -> None:
         for choice in (keys.RUNS, keys.SCHEDULES):

@@ -1,6 +1,6 @@
 """From targets to jobs: what each names, in Python or in a file, and everything that is wrong with it.
 
-May import: modules, jobsfile, job, schedule, errors. Runs the users' code at import, so it may never come back;
+May import: modules, jobsfile, keys, job, schedule, errors. Runs the users' code at import, so it may never come back;
 whoever calls it must be able to stop the process meanwhile. Files of jobs are read by `jobsfile`, which comes back
 here for the functions that they call.
 """
@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from jobd import job as jobs
-from jobd import modules, schedule
+from jobd import keys, modules, schedule
 from jobd.errors import Fault, InvalidConfig, Unusable
 
 
@@ -151,9 +151,9 @@ class _Loading:
         name = declared.name or getattr(usable, "__name__", None) or target.rpartition(":")[2]
         if not isinstance(name, str):
             raise Unusable(f"has a name that is no text but {modules.a(type(name).__name__)}")
-        if reason := jobs.unfit_name(name):
-            raise Unusable(f"has the name {name!r}, which {reason}")
         kind = modules.kind_of(usable, bool(declared.isolated))
+        if kind is jobs.Kind.PROCESS:
+            _refuse_unspeakable(name)
         return jobs.Job(str.__str__(name), declared.schedule, usable, kind, target, declared.policies)
 
     def _take_file(self, target: str) -> None:
@@ -169,3 +169,11 @@ class _Loading:
         """The function that a job of a file calls."""
         ((_, function),) = modules.looking(self._functions, target)
         return modules.looking(modules.job_function, function)
+
+
+def _refuse_unspeakable(name: str) -> None:
+    """Refuse a name that no process can be told."""
+    try:
+        keys.text(name)
+    except ValueError as error:
+        raise Unusable(f"has the name {name!r}, which {error}") from None

@@ -332,6 +332,13 @@ def test_a_name_that_is_none_is_refused_where_it_is_given(module: Module, faults
     assert "name" in fault.failure["error"]["message"]
 
 
+def test_a_name_that_no_process_can_be_told_is_refused_where_there_is_one(module: Module, faults: Faults) -> None:
+    """Each of its runs would fail; a thread can have any name."""
+    source = "from jobd import every\n@every('1s', name='a\\0b', isolation={!r})\ndef job(): ..."
+    (fault,) = faults(module(source.format("process")))
+    assert "holds a NUL byte" in fault.reason
+
+
 def test_a_function_has_the_policies_that_it_declares(module: Module, load: Load) -> None:
     """One that declares none has none."""
     name = module(
