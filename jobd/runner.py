@@ -1,7 +1,7 @@
 """From ticks to runs: which due ticks become runs, which runs are in flight, and how each ended.
 
 May import: job, policy, run, ending, invoke, kin, flight, admission, attempts, timetable, plane, log, events, clock,
-states, stacks.
+states, stacks, garbage.
 
 A run belongs to the control plane, which offers it; it begins on the thread that executes it, where `_put_in_flight`
 tells `run.started`. Where nothing depends on its end, that comes on the same thread: `_finish` tells `run.finished`.
@@ -318,7 +318,7 @@ class Runner:
         return True
 
     def _drop(self, run: Run) -> None:
-        """Skip the ticks of a run that has been offered; the control plane is told that it does not count any more."""
+        """Skip the ticks of a run that has been offered, and counts no more; the control plane sees to the rest."""
         standing = self._admission.standings[run.of.name]
         left = standing.runs - 1
         self._admission.skip(run.of, run.first_tick, run.tick, "missed")

@@ -227,7 +227,7 @@ def test_finish_takes_no_time_where_the_reader_listens(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_is_slow_but_reads_is_waited_for(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it has the last line, though the time is over; one that has stopped reading is not."""
+    """Until it has the last line, though the time is over."""
     monkeypatch.setattr(sink, "PATIENCE_S", LIMIT_S / 4)
     to = Sink(pipe.writing, dropped)
     for n in range(2_000):
