@@ -52,6 +52,8 @@ _WORDS = {outcome: outcome.value for outcome in Outcome}
 #: A run that was handed over and has not begun for about so long is handed over again: its thread may have died for
 #: want of memory before its first line. Whoever begins first has the run.
 HANDED_S = 0.5
+#: While ends are told, their lines leave every so many: those of a stop may be more than may wait.
+PUSH_EVERY = 256
 #: Our own, whatever a job does to the module.
 _random = random.Random().random
 
@@ -394,6 +396,8 @@ class Runner:
             while self._ended:
                 self._see_off(self._ended[0])
                 self._ended.popleft()
+                if len(self._ended) % PUSH_EVERY == 0:
+                    self._log.push()
         finally:
             self._log.push()
         self.on_change()

@@ -3,8 +3,9 @@
 May import: bell, clock, descriptors.
 
 A line is written at once by whoever logs it, so that it is out even if the next thing that thread does is kill the
-process. Only when the reader is slow do lines wait: in a queue, emptied by a writer thread, bounded in bytes. When it
-is full, the oldest lines of jobs are given up and counted, and only when there are no more of them, the daemon's own.
+process. Only when the reader is slow do lines wait: in a queue, bounded in bytes, emptied by a writer thread and, as
+it grows, by those who log. When it is full, the oldest lines of jobs are given up and counted, and only when there are
+no more of them, the daemon's own.
 
 Tricky:
 
@@ -46,6 +47,10 @@ WRITE_BYTES = 65_536
 #: What a stream socket takes whole or not at all: one buffer of the kernel. From more than that it takes a part when it
 #: is nearly full, and journald, at the other end of one, would get half a line from a process that is killed then.
 SOCKET_WRITE_BYTES = 32_768
+#: Behind a reader that is slow, whoever logs tries again when this much more waits: the writer thread may have to wait
+#: for the interpreter while others compute, though the reader has come back long ago. So much is then written.
+TRY_BYTES = 65_536
+TRIED_BYTES = 4 * TRY_BYTES
 #: So many lines are joined without being measured one by one.
 FEW_LINES = 32
 #: How long to leave a full disk alone before trying again.
@@ -89,6 +94,7 @@ class Sink:
         self._sent = 0
         self._lock = threading.Lock()
         self._waiting_bytes = 0  # roughly: threads race for it; `_shed` counts anew
+        self._untried_bytes = 0
         self._dropped = 0
         self._congested = False
         self._gone = False
@@ -126,6 +132,7 @@ class Sink:
         self._lines.append(line)  # or MemoryError, and then it is the caller's still; what comes now must not raise
         if self._congested or self._held:
             self._waiting_bytes += len(line)
+            self._untried_bytes += len(line)
 
     def push(self) -> None:
         """Write what has been put, now or as soon as the reader lets us; never waits, and raises nothing."""
@@ -135,7 +142,11 @@ class Sink:
             if not self._congested:
                 self._waiting_bytes = 0
                 self._write_waiting()
-            elif self._waiting_bytes > MAX_WAITING_BYTES:
+                return
+            if self._untried_bytes > TRY_BYTES:
+                self._untried_bytes = 0
+                self._write_waiting(TRIED_BYTES)
+            if self._waiting_bytes > MAX_WAITING_BYTES:
                 self._shed()
         except MemoryError:
             self._leave_to_writer()
@@ -183,19 +194,19 @@ class Sink:
                 Real.sleep(0.002)  # another thread is at it, or the disk is full
         return True
 
-    def _write_waiting(self) -> None:
-        """Write what waits until nothing does, or the reader is behind, or another thread is at it."""
+    def _write_waiting(self, most_bytes: float = math.inf) -> None:
+        """Write what waits until nothing does, that much is out, the reader is behind, or another thread is at it."""
         while (self._lines or self._rest) and self._lock.acquire(False):
             try:
-                behind = not self._write_some()
+                behind = not self._write_some(most_bytes)
             finally:
                 self._lock.release()
             if behind:
                 self._wake.ring()
                 return
 
-    def _write_some(self) -> bool:
-        """With the lock: write chunk after chunk; False when the reader is behind."""
+    def _write_some(self, most_bytes: float) -> bool:
+        """With the lock: write chunk after chunk; False when the reader is behind, or that much is out."""
         while True:
             chunk = self._left_over() or self._next_chunk()
             if not chunk:
@@ -208,7 +219,8 @@ class Sink:
             except OSError as error:
                 return self._give_way(error)
             self._moved = self._moved or bool(written)
-            if written < len(chunk):
+            most_bytes -= written
+            if written < len(chunk) or most_bytes < 0:
                 return self._fall_behind()
             self._rest, self._sent = b"", 0
             if not (self._lines or self._congested):

@@ -81,7 +81,7 @@ def tries():
         "see other processes": not Path("/proc/1/comm").exists(),
     }
     done = [name for name, failed in attempts.items() if not failed]
-    assert not done, done
+    assert not done, (done, os.getcwd(), os.stat("."), os.getresuid(), Path("/proc/self/mountinfo").read_text())
 """
 
 TELLS = """

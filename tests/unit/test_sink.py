@@ -613,6 +613,27 @@ def test_lines_are_held_as_long_as_they_are_not_too_many(pipe: Pipe, monkeypatch
     assert numbers == sorted(set(numbers))
 
 
+def test_a_reader_that_is_back_is_seen_though_the_writer_thread_gets_no_turn(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who logs tries anew now and then, and so a busy interpreter costs no line; it writes only so much itself."""
+    monkeypatch.setattr(sink, "MAX_WAITING_BYTES", 400_000)
+    monkeypatch.setattr(Sink, "_wait_and_write", lambda self: None)
+    to = Sink(pipe.writing, dropped)
+    for n in range(3_000):
+        to.write(Spare(line(n)))
+    assert to._congested
+    data, total = pipe.drain(), 20_000
+    for n in range(3_000, total):
+        before = len(to._lines)
+        to.write(Spare(line(n)))
+        assert before - len(to._lines) < (sink.TRIED_BYTES + sink.PIPE_WRITE_BYTES) / 100
+        data += pipe.drain()
+    while not to.flush(0.01):
+        data += pipe.drain()
+    assert data + pipe.drain() == b"".join(map(line, range(total)))
+
+
 def test_what_is_left_is_given_up_once_not_before_every_chunk(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """To go through all that waits for each chunk would keep a reader waiting that is slow, and reads."""
     monkeypatch.setattr(sink, "OWN_LINES_S", LIMIT_S)
