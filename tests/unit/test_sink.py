@@ -228,23 +228,26 @@ def test_finish_takes_no_time_where_the_reader_listens(pipe: Pipe) -> None:
 
 def test_a_reader_that_is_slow_but_reads_is_waited_for(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until it has the last line, though the time is over."""
-    monkeypatch.setattr(sink, "PATIENCE_S", LIMIT_S / 4)
+    monkeypatch.setattr(sink, "PATIENCE_S", LIMIT_S / 2)
+    monkeypatch.setattr(Sink, "_wait_and_write", lambda self: None)
     to = Sink(pipe.writing, dropped)
     for n in range(2_000):
         to.write(line(n))
+    data = os.read(pipe.reading, 8_192)  # so it reads
+    timeout_s = 0.2
+    received: list[bytes] = []
+
+    def read_late() -> None:
+        time.sleep(2 * timeout_s)
+        received.append(pipe.read(lambda data: data.endswith(b"last\n")))
+
+    reader = threading.Thread(target=read_late)
     began = time.monotonic()
-    data: list[bytes] = []
-
-    def read_slowly() -> None:
-        while b"last" not in b"".join(data):
-            time.sleep(0.1)
-            data.append(os.read(pipe.reading, 8_192))
-
-    reader = threading.Thread(target=read_slowly)
     reader.start()
-    assert to.finish(b"last\n", 0.2, LIMIT_S)
-    assert time.monotonic() - began > 0.2
+    assert to.finish(b"last\n", timeout_s, LIMIT_S)
+    assert time.monotonic() - began > timeout_s
     reader.join()
+    assert (data + received[0]).startswith(line(0) + line(1))
 
 
 def test_little_time_is_time_for_the_lines_of_jobs_too(pipe: Pipe) -> None:
