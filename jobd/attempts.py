@@ -135,7 +135,8 @@ class Attempts:
             return
         if run.handed_over < 0:  # else this is done again, and its timer is that of the attempt already
             run.timer, run.handed_over = self._timeout(run), 0.0
-        self._start_one(run)
+        self._start([run])
+        run.handed_over = self._now()
 
     def begins(self, run: Run) -> bool:
         """On the thread that executes it: whether the run, which rests, may go on with its next attempt."""
@@ -146,15 +147,9 @@ class Attempts:
         run.resting, run.begun, run.ending, run.attempt_at = False, True, None, now
         return True
 
-    def start_again(self, late: float) -> None:
-        """Hand over again what was handed over before that, and has not begun."""
-        for run in list(self._resting.values()):
-            if 0 <= run.handed_over < late:
-                self._start_one(run)
-
-    def _start_one(self, run: Run) -> None:
-        self._start([run])
-        run.handed_over = self._now()
+    def handed_over_before(self, late: float) -> list[Run]:
+        """The runs whose next attempt was handed over before that, and has not begun."""
+        return [run for run in self.resting() if 0 <= run.handed_over < late]
 
     def resting(self) -> list[Run]:
         """The runs that rest."""

@@ -169,8 +169,8 @@ class Executor:
             self._plane.step(task)
 
     def _make_task(self, run: Run) -> _Task | None:
-        if run.body is not None or run.dropped:
-            return None  # handed over a second time, or too late
+        if run.body is not None or run.begun or run.dropped:
+            return None  # handed over a second time, which may be long after it has ended, or too late
         # Not `create_task`: a job may have given the loop a task factory of its own.
         coroutine = self._coroutine(run)
         try:

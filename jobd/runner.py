@@ -135,7 +135,10 @@ class Runner:
         self._hand_over(batch)
 
     def _make_room(self, name: str) -> None:
-        """Cancel the runs of a job, for another one that waits for their place."""
+        """Cancel the runs of a job, for another one that waits for their place; unless it has got it, or is skipped."""
+        standing = self._admission.standings.get(name)
+        if standing is None or standing.waiting is None:
+            return
         for run in self.oldest():
             if run.job == name and run.cancel_as is None:
                 if self._forget_attempt(run):
@@ -251,12 +254,11 @@ class Runner:
         """Hand over again what may have got lost on its way, because memory ran out where it was to be executed."""
         # Not in a rhythm: whoever takes the memory away may have one too.
         late = self._now() - HANDED_S * (0.5 + _random())
-        lost = self._offered_before(late)
+        lost = self._offered_before(late) + self._attempts.handed_over_before(late)
         if not self._plane.idle:  # it will come to those that it has been given
             lost = list(filter(_needs_no_plane, lost))
         if lost:
             self._hand_over(lost)
-        self._attempts.start_again(late)
 
     def _offered_before(self, late: float) -> list[Run]:
         with self._gate:

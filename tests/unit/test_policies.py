@@ -149,6 +149,38 @@ def test_a_run_whose_job_has_become_one_that_replaces_gives_way(loop: VirtualLoo
     assert [fields["outcome"] for fields in to.of(events.RUN_FINISHED)] == ["cancelled"]
 
 
+def test_a_run_that_ends_as_it_is_to_give_way_does_not_take_the_next_one_along(loop: VirtualLoop, to: Log) -> None:
+    """It has ended by itself, which is not told yet as its next tick comes."""
+    runner = Runner(loop, JobPlane(loop), to)
+
+    def offer(tick: int) -> None:
+        runner.offer(deque([row(replacing, tick)]))
+
+    async def body() -> None:
+        await asyncio.sleep(9)
+        if current_run().tick == 0:
+            loop.call_soon(loop.call_soon, offer, 1)
+
+    replacing = replace(job(10, overlap="replace"), function=body)
+    offer(0)
+    loop.pass_time(60)
+    told = [(fields["tick"], fields["outcome"]) for fields in to.of(events.RUN_FINISHED)]
+    assert told == [(0, "succeeded"), (1, "succeeded")]
+
+
+def test_a_stop_cancels_nothing_for_the_sake_of_a_run_that_has_been_skipped(loop: VirtualLoop, to: Log) -> None:
+    """What is in flight has its grace period, though a tick has just come that would have replaced it."""
+    runner = Runner(loop, JobPlane(loop), to)
+    replacing = replace(job(10, overlap="replace"), function=lambda: asyncio.sleep(20))
+    runner.offer(deque([row(replacing, 0)]))
+    loop.pass_time(10)
+    runner.offer(deque([row(replacing, 1)]))
+    runner.close(announce=lambda: None)
+    loop.pass_time(60)
+    assert [(fields["tick"], fields["reason"]) for fields in to.of(events.TICK_SKIPPED)] == [(1, "overlap")]
+    assert [(fields["tick"], fields["outcome"]) for fields in to.of(events.RUN_FINISHED)] == [(0, "succeeded")]
+
+
 def test_a_run_that_waits_for_its_place_goes_with_its_job(loop: VirtualLoop, to: Log) -> None:
     """Nothing of a job that a reload has removed starts any more."""
     stubborn = job(10, overlap="replace")

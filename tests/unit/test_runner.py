@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jobd import events, flight
 from jobd.job import Job
 from jobd.plane import JobPlane
+from jobd.policy import Policies
 from jobd.run import current_run
 from jobd.runner import Runner
 from jobd.states import Outcome
@@ -344,6 +345,60 @@ def test_ticks_that_come_while_the_plane_is_held_become_one_run(loop: VirtualLoo
     assert (started.fields["tick"], started.fields["lateness_s"]) == (7, -5.0)
     assert started.fields["scheduled_at"] == "1970-01-01T00:01:10.000000Z"
     assert finished.fields["tick"] == 7
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_run_that_is_handed_over_several_times_is_executed_once(
+    loop: VirtualLoop, to: Log, monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    """Who takes it for lost may do so just before it begins, and then comes after it has ended."""
+    plane = JobPlane(loop)
+    monkeypatch.setattr(JobPlane, "idle", True)
+    call, executed, left = plane.call, list[int](), [3] * (attempt == 1)
+
+    def call_and_stall(*arguments: Any) -> None:
+        call(*arguments)
+        while left and left[0]:
+            left[0] -= 1
+            loop.stall(5)
+            runner.start_again()
+
+    async def body() -> None:
+        executed.append(current_run().attempt)
+        if current_run().attempt == 1 == attempt - 1:
+            left.append(3)
+            raise ValueError
+
+    monkeypatch.setattr(plane, "call", call_and_stall)
+    runner = Runner(loop, plane, to)
+    policies = Policies(retries=1, backoff=1.0)
+    runner.offer(deque([row(dataclasses.replace(job_of(body), policies=policies), 0)]))
+    loop.pass_time(100)
+    assert left == [0]
+    assert executed == list(range(1, attempt + 1))
+    assert [fields["outcome"] for fields in to.of(events.RUN_FINISHED)] == ["succeeded"]
+
+
+def test_a_held_plane_is_handed_nothing_again(loop: VirtualLoop, to: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It will come to what it has been given, and a run that rests between two attempts is no exception."""
+    plane = JobPlane(loop)
+    runner = Runner(loop, plane, to)
+    call, waiting = plane.call, list[int]()
+
+    def call_and_stall(*arguments: Any) -> None:
+        call(*arguments)
+        loop.stall(60)
+        if len(waiting) < 10:
+            waiting.append(len(plane._calls))
+            runner.start_again()
+
+    async def fails() -> None:
+        raise ValueError
+
+    monkeypatch.setattr(plane, "call", call_and_stall)
+    runner.offer(deque([row(dataclasses.replace(job_of(fails), policies=Policies(retries=1, backoff=1.0)), 0)]))
+    loop.pass_time(100)
+    assert waiting == [1, 1]
 
 
 def test_a_row_of_ticks_becomes_one_run(loop: VirtualLoop, runner: Runner, to: Log) -> None:
