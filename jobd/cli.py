@@ -161,7 +161,8 @@ def _cannot_start(error: Exception) -> int:
 
 def _check(configuration: _Configuration) -> int:
     signals.release()  # a check that hangs in an import is ended like any other program, and by Ctrl-C, too
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if who has started it ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     for signum in signals.take():  # also by what has come already
         os.kill(os.getpid(), signum)
     try:

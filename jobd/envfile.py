@@ -43,6 +43,8 @@ class EnvFile:
     sources: dict[str, str] = field(default_factory=dict)
     #: Variables that the file names more than once.
     duplicates: list[str] = field(default_factory=list)
+    #: The whole text where a line of it has a fault: what else it was to give is not known.
+    faulty: str = ""
 
 
 def read(path: str | None, here: str = "") -> EnvFile:
@@ -94,7 +96,7 @@ def _parse(text: str, shown: str) -> EnvFile:
                 duplicates[binding.key] = None
             values[binding.key] = binding.value
             sources[binding.key] = source
-    read_up = EnvFile(values, sources, list(duplicates))
+    read_up = EnvFile(values, sources, list(duplicates), text if faults else "")
     if faults:
         raise InvalidConfig(faults, read_up)
     return read_up

@@ -207,12 +207,21 @@ class _Life:
                 self.module = each.module
                 function = each.function
                 enter = asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function
-                await stack.enter_async_context(enter())
+                one = AsyncExitStack()
+                await one.enter_async_context(enter())
+                stack.push_async_callback(self._leave, each.module, one)
             self.has_opened = True
             tell()
             await self._closing.wait()
         finally:
             await stack.aclose()  # without the exception of another one, or of being cancelled: it is none of theirs
+
+    async def _leave(self, module: str, entered: AsyncExitStack) -> None:
+        try:
+            await entered.aclose()
+        except BaseException:
+            self.module = module
+            raise
 
     def _close(self, cancel: bool) -> None:
         if cancel and self._task is not None:

@@ -168,8 +168,10 @@ def resolve(flags: Mapping[str, str], environment: Mapping[str, str], file: envf
             values[key] = setting.read(text)
         except ValueError as error:
             faults.append(Fault(setting.name, shown(setting, text), source, str(error)))
-    if values["demo_min"] > values["demo_max"] and not {fault.setting for fault in faults} & _DEMO:
-        faults.append(_wrong_way_round(given["demo_min"], given["demo_max"]))
+    least, most = given["demo_min"], given["demo_max"]
+    wrong = {fault.setting for fault in faults} | {name for name in _DEMO if _may_hide(name, file)}
+    if values["demo_min"] > values["demo_max"] and not wrong & _DEMO:
+        faults.append(_wrong_way_round(least, most))
     return Resolved(Settings(**values), given, faults, _unknown(environment, file))
 
 
@@ -188,6 +190,11 @@ def nearest(name: str) -> str | None:
     bare = {setting.name.removeprefix(PREFIX): setting.name for setting in DECLARED.values()}
     found = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.5)
     return bare[found[0]] if found else None
+
+
+def _may_hide(name: str, file: envfile.EnvFile) -> bool:
+    """Whether a faulty line of the file may be the one that gives this setting."""
+    return name not in file.values and name in file.faulty
 
 
 def _wrong_way_round(least: Given, most: Given) -> Fault:

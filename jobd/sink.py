@@ -103,8 +103,7 @@ class Sink:
         #: From when on the lines of jobs are given up, and soon after that everything but the last line.
         self._hurry_at = self._last_at = math.inf
         self._sealed = False
-        #: Whether anything has been written since somebody has cleared this.
-        self._moved = False
+        self._written_bytes = 0  # ever, so that who waits sees that the reader reads, whoever has written
         self._wake = Bell()
         self._thread = threading.Thread(target=self._wait_and_write, name="jobd log", daemon=True)
         self._thread.start()
@@ -180,16 +179,18 @@ class Sink:
 
     def _flush(self, deadline: float, latest: float = 0.0) -> bool:
         """The same until an instant, and on until `latest` while the reader reads."""
+        written = self._written_bytes
         while self._lines or self._rest:
+            if self._written_bytes != written:
+                written = self._written_bytes
+                deadline = max(deadline, min(latest, Real.monotonic() + PATIENCE_S))
             if self._gone or Real.monotonic() >= deadline:
                 return False
-            before, self._moved = len(self._lines), False
+            before = len(self._lines)
             try:
                 self._write_waiting()
             except MemoryError:
                 pass
-            if self._moved:
-                deadline = max(deadline, min(latest, Real.monotonic() + PATIENCE_S))
             if len(self._lines) == before and _writable(self._fd, 0.02):
                 Real.sleep(0.002)  # another thread is at it, or the disk is full
         return True
@@ -208,6 +209,8 @@ class Sink:
     def _write_some(self, most_bytes: float) -> bool:
         """With the lock: write chunk after chunk; False when the reader is behind, or that much is out."""
         while True:
+            if self._waiting_bytes > MAX_WAITING_BYTES:  # nobody else can, as long as we have the lock
+                self._keep_within_bounds()
             chunk = self._left_over() or self._next_chunk()
             if not chunk:
                 self._congested = False
@@ -218,7 +221,7 @@ class Sink:
                 self._sent = written = self._write(chunk)  # cut off the next time: now memory may be lacking for it
             except OSError as error:
                 return self._give_way(error)
-            self._moved = self._moved or bool(written)
+            self._written_bytes += written
             most_bytes -= written
             if written < len(chunk) or most_bytes < 0:
                 return self._fall_behind()
@@ -287,15 +290,21 @@ class Sink:
             self._lines.popleft()
 
     def _shed(self) -> None:
-        """Where more waits than may, give up lines until it is half of that, but never the last line."""
         if not self._lock.acquire(False):
-            return  # whoever has it is writing; the next line tries again
+            return  # whoever has it is writing, and sees to this
+        try:
+            self._keep_within_bounds()
+        finally:
+            self._lock.release()
+
+    def _keep_within_bounds(self) -> None:
+        """With the lock: where more waits than may, give up lines until it is half of that, but never the last line."""
         try:
             self._waiting_bytes = self._queued_bytes()  # what has been written since does not wait any more
             if self._waiting_bytes > MAX_WAITING_BYTES:
                 self._give_up(MAX_WAITING_BYTES // 2)
-        finally:
-            self._lock.release()
+        except MemoryError:
+            pass  # nothing is given up yet, and whoever has the lock writes on
 
     def _queued_bytes(self) -> int:
         return sum(map(len, list(self._lines)))
@@ -370,9 +379,9 @@ class Sink:
     def _write_when_ready(self) -> None:
         if not _writable(self._fd, 1.0):
             return
-        self._moved = False
+        written = self._written_bytes
         self._write_waiting()
-        if self._congested and not self._moved:
+        if self._congested and self._written_bytes == written:
             Real.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
 
 

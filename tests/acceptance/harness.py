@@ -269,8 +269,11 @@ def has_ended(pid: int) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """The direct children of a process."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The direct children of a process; none of one that is no more."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def catches(pid: int, signum: Signals) -> bool:

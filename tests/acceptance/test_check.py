@@ -1,12 +1,13 @@
 """`jobd check` and the rest of the command line."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from .conftest import MODULE, Command
-from .harness import JOBD, PRELUDE, parsed
+from .harness import JOBD, PRELUDE, becoming_jobd, parsed
 
 JOBS = """
 log.info("imported")
@@ -135,6 +136,14 @@ def test_check_ends_though_a_module_has_left_a_thread(command: Command, tmp_path
     """A thread that a module starts at import does not keep the check from ending."""
     (tmp_path / "jobs.py").write_text(PRELUDE + "threading.Thread(target=time.sleep, args=(60,)).start()\n" + JOBS)
     assert command("check", "jobs").returncode == 0
+
+
+@pytest.mark.parametrize(("action", "code"), [("SIG_IGN", 0), ("default_int_handler", -signal.SIGINT)])
+def test_check_is_ended_by_ctrl_c_unless_that_is_ignored(command: Command, jobs: Path, action: str, code: int) -> None:
+    """A shell that starts it in the background of a script ignores it for it."""
+    jobs.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n" + jobs.read_text())
+    program = becoming_jobd(f"signal.signal(signal.SIGINT, signal.{action})")
+    assert command("check", "jobs", program=program).returncode == code
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])

@@ -217,6 +217,15 @@ def test_a_faulty_line_of_the_file_hides_no_other_fault(command: Command, tmp_pa
     assert [line["nearest"] for line in lines if line["event"] == "config.unknown"] == ["JOBD_INTERVAL"]
 
 
+def test_a_faulty_line_of_the_file_makes_up_no_other_fault(command: Command, tmp_path: Path) -> None:
+    """What it was to give is not known, so it is not held against what another line gives."""
+    (tmp_path / ".env").write_text('JOBD_DEMO_MIN=20s\nJOBD_DEMO_MAX="30s\n')
+    done = command("check")
+    assert done.returncode == 78
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (line["event"], line["setting"], line["source"]) == ("config.invalid", ".env", ".env line 2")
+
+
 def test_empty_list_of_targets_is_a_fault(launch: Launcher) -> None:
     """JOBD_JOBS set to nothing is not the same as unset."""
     for nothing in ("", "  "):

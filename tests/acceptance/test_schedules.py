@@ -166,6 +166,21 @@ def test_retries_with_backoff(launch: Launcher, kind: str) -> None:
         assert (instant(after) - instant(line)).total_seconds() >= line["delay_s"] - 0.05
 
 
+def test_an_attempt_that_falls_due_while_the_plane_is_held_is_made_once(launch: Launcher) -> None:
+    """However long another job holds it."""
+    daemon = launch(
+        "@every('1h', retries=1, backoff='0.2s')\nasync def job():\n"
+        "    log.info('attempt', number=current_run().attempt)\n"
+        "    if current_run().attempt == 1: raise ConnectionError('not yet')",
+        beside="@every('1h')\nasync def holds():\n    await asyncio.sleep(0.05)\n    time.sleep(3)",
+    )
+    finished = daemon.wait_for("run.finished", job="job")
+    daemon.wait_for("run.finished", job="holds")
+    ends_well(daemon)
+    assert (finished["outcome"], finished["attempts"]) == ("succeeded", 2)
+    assert [line["number"] for line in daemon.events("attempt")] == [1, 2]
+
+
 def test_retries_come_to_an_end(launch: Launcher) -> None:
     """Then the run has failed, or timed out, whatever its last attempt has."""
     daemon = launch(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
+from jobd import events
 from jobd.lifespans import Lifespans
 from jobd.plane import JobPlane
 
@@ -55,9 +56,10 @@ class Shared:
             raise MemoryError
         self.happened.append("changed")
 
-    def open(self, function: object) -> None:
-        """Have it opened."""
-        self.lifespans.open([Declared("jobs", function)], self.told)  # type: ignore[list-item]
+    def open(self, function: object, **others: object) -> None:
+        """Have it opened, as that of the module `jobs`, and others after it by the names of their modules."""
+        declared = [Declared(module, each) for module, each in {"jobs": function, **others}.items()]
+        self.lifespans.open(declared, self.told)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -160,3 +162,35 @@ def test_a_failure_on_closing_is_told_once(shared: Shared, monkeypatch: pytest.M
         shared.lifespans.resume()
     assert [line.event for line in shared.to.lines] == ["lifespan.failed"]
     assert shared.lifespans.closed
+
+
+async def well() -> AsyncIterator[None]:
+    """Nothing goes wrong in it."""
+    yield
+
+
+async def fails_to_open() -> AsyncIterator[None]:
+    """Fail when it is opened."""
+    raise OSError("no")
+    yield
+
+
+def test_a_failure_on_closing_is_told_of_its_own_module(shared: Shared) -> None:
+    """However many have been opened after it."""
+    shared.open(shared.broken, second=well)
+    shared.loop.pass_time(1)
+    shared.lifespans.close()
+    shared.loop.pass_time(1)
+    assert [fields["module"] for fields in shared.to.of(events.LIFESPAN_FAILED)] == ["jobs"]
+
+
+@pytest.mark.parametrize(
+    ("first", "module", "error"), [("well", "second", "OSError"), ("broken", "jobs", "ValueError")]
+)
+def test_a_failure_on_opening_is_told_of_its_own_module(shared: Shared, first: str, module: str, error: str) -> None:
+    """Unless what has been opened before it fails to close, too: then that is told."""
+    before = {"well": well, "broken": shared.broken}[first]
+    shared.open(before, second=fails_to_open)
+    shared.loop.pass_time(1)
+    (told,) = [each[1] for each in shared.happened if isinstance(each, tuple)]
+    assert f"the lifespan of {module} raised {error}" in str(told)

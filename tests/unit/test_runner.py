@@ -353,6 +353,7 @@ def test_a_run_that_is_handed_over_several_times_is_executed_once(
 ) -> None:
     """Who takes it for lost may do so just before it begins, and then comes after it has ended."""
     plane = JobPlane(loop)
+    runner = Runner(loop, plane, to)
     monkeypatch.setattr(JobPlane, "idle", True)
     call, executed, left = plane.call, list[int](), [3] * (attempt == 1)
 
@@ -370,7 +371,6 @@ def test_a_run_that_is_handed_over_several_times_is_executed_once(
             raise ValueError
 
     monkeypatch.setattr(plane, "call", call_and_stall)
-    runner = Runner(loop, plane, to)
     policies = Policies(retries=1, backoff=1.0)
     runner.offer(deque([row(dataclasses.replace(job_of(body), policies=policies), 0)]))
     loop.pass_time(100)
