@@ -204,17 +204,20 @@ class _Life:
         stack = AsyncExitStack()
         try:
             for each in self._lifespans:
-                self.module = each.module
-                function = each.function
-                enter = asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function
-                one = AsyncExitStack()
-                await one.enter_async_context(enter())
-                stack.push_async_callback(self._leave, each.module, one)
+                await self._enter(each, stack)
             self.has_opened = True
             tell()
             await self._closing.wait()
         finally:
             await stack.aclose()  # without the exception of another one, or of being cancelled: it is none of theirs
+
+    async def _enter(self, each: Lifespan, stack: AsyncExitStack) -> None:
+        self.module = each.module
+        function = each.function
+        enter = asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function
+        entered = AsyncExitStack()
+        await entered.enter_async_context(enter())
+        stack.push_async_callback(self._leave, each.module, entered)
 
     async def _leave(self, module: str, entered: AsyncExitStack) -> None:
         try:

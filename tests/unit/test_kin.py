@@ -179,7 +179,7 @@ def test_who_has_taken_its_environment_out_of_its_memory_is_no_secret(start: Sta
         "ctypes.CDLL(None).munmap(ctypes.c_void_p(begin), end - begin);"
         "print('up', flush=True); time.sleep(60)"
     )
-    process = start(code, "")
+    process = start(code + "#" * 8192, "")  # so that nothing but this shares a page with the environment
     assert not Path(f"/proc/{process.pid}/environ").read_bytes()
     assert look_at(process.pid).settled
 
