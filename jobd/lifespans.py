@@ -69,7 +69,7 @@ class Lifespans:
     @property
     def closed(self) -> bool:
         """Whether none is open, or about to be."""
-        return not self._lives
+        return all(life.has_ended for life in self._lives)
 
     def close(self) -> None:
         """Ask all of them to close, the last one first; one that has not opened yet is cancelled."""
@@ -103,9 +103,12 @@ class Lifespans:
         return self._lives[-1].stack(self._plane.ident) if self._lives else []
 
     def abandon(self) -> None:
-        """Tell of those that have not closed."""
+        """Tell of those that have not closed, and how the others have that nobody has come to see off."""
         for life in self._lives:
-            self._log.emit(events.LIFESPAN_ABANDONED, stack=life.stack(self._plane.ident))
+            if life.has_ended:
+                self._tell_failure(life)
+            else:
+                self._log.emit(events.LIFESPAN_ABANDONED, stack=life.stack(self._plane.ident))
 
     def _tell(self) -> None:
         """On the job plane: something has become of one of them."""
@@ -125,10 +128,16 @@ class Lifespans:
     def _see_off(self, life: "_Life") -> None:
         if not life.is_told:
             life.opened(life.fault or faults.of_lifespan_closed(life.module))
-        elif life.fault is not None:
-            self._log.emit(events.LIFESPAN_FAILED, module=life.module, **(life.fault.failure or {}))
+        else:
+            self._tell_failure(life)
         self._untold = True
         self._lives.remove(life)
+
+    def _tell_failure(self, life: "_Life") -> None:
+        """Tell, once, what one has raised that had opened; who has had it opened is told the rest."""
+        if life.is_told and life.fault is not None:
+            self._log.emit(events.LIFESPAN_FAILED, module=life.module, **(life.fault.failure or {}))
+            life.fault = None
 
 
 class _Life:

@@ -55,6 +55,7 @@ def test_one_that_fails_to_open_stops_the_start(command: Command, tmp_path: str)
     assert "the lifespan of jobs raised ConnectionError when it was opened" in done.stdout
     assert "no database" in done.stdout
     assert "run.started" not in done.stdout
+    assert "lifespan.abandoned" not in done.stdout
 
 
 def test_a_second_one_that_fails_closes_the_first(launch: Launcher) -> None:
@@ -64,6 +65,7 @@ def test_a_second_one_that_fails_closes_the_first(launch: Launcher) -> None:
     daemon = launch("", "run", "other", "jobs")
     assert daemon.exit_code() == 78
     assert events(daemon.lines, "opened", "closing", "closed") == ["opened", "closing", "closed"]
+    assert not daemon.events("lifespan.abandoned")
 
 
 def test_a_stop_while_it_opens(launch: Launcher) -> None:

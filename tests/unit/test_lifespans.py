@@ -164,6 +164,20 @@ def test_a_failure_on_closing_is_told_once(shared: Shared, monkeypatch: pytest.M
     assert shared.lifespans.closed
 
 
+def test_one_that_has_ended_is_never_abandoned(shared: Shared) -> None:
+    """Though the stop comes to its end before anybody has looked: then it is told once how it has closed."""
+    shared.open(shared.broken)
+    shared.loop.pass_time(1)
+    resume, shared.lifespans.resume = shared.lifespans.resume, lambda: None  # type: ignore[method-assign]
+    shared.lifespans.close()
+    shared.loop.pass_time(1)
+    assert shared.lifespans.closed
+    shared.lifespans.abandon()
+    shared.lifespans.abandon()
+    resume()
+    assert shared.to.names == ["lifespan.failed"]
+
+
 async def well() -> AsyncIterator[None]:
     """Nothing goes wrong in it."""
     yield
