@@ -107,7 +107,6 @@ class Daemon:
         )
         self._loaded = Loaded([], [])
         self._reload_when_ready = False
-        self._on_terminal = signals.on_terminal()
         self._to_handle: set[int] = set()
         self._ignored: Counter[int] = Counter()
         self._agenda = Agenda(self._loop)
@@ -300,7 +299,7 @@ class Daemon:
         """Every signal comes by here, in the order in which they came."""
         if signum in signals.handlers:
             self._handle_soon(signum)
-        elif signum in signals.STOP or (signum == signal.SIGHUP and self._on_terminal):
+        elif signals.asks_for_stop(signum):
             self._stop.signalled(signal.Signals(signum), self._heard_at)
         elif signum == signal.SIGHUP:
             self._read_again()

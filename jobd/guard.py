@@ -15,7 +15,6 @@ Tricky:
 """
 
 import json
-import math
 import mmap
 import os
 import socket
@@ -76,7 +75,7 @@ class Guard:
         """None of the signals has asked for the stop."""
         if not self._told:
             self._braced[0] = False
-            self._tell(sentry.GONE_WITHIN, math.inf)
+            self._tell(sentry.RELAXED)
 
     def allow(self, bound_s: float) -> None:
         """From here on the daemon may live for `bound_s` after a stop signal."""

@@ -47,7 +47,8 @@ _NAMED = 1000
 INSTANT = struct.Struct("d")
 #: What is said, and a number of seconds.
 WORD = struct.Struct("=cd")
-GONE_WITHIN, BRACED, ALLOW, NOTE, TERMINATE, END, LEAVE = b"G", b"B", b"A", b"N", b"T", b"E", b"L"
+GONE_WITHIN, BRACED, RELAXED, ALLOW = b"G", b"B", b"R", b"A"
+NOTE, TERMINATE, END, LEAVE = b"N", b"T", b"E", b"L"
 #: Nobody waits for a peer that hangs, or is hit by SIGPIPE for one that has been killed.
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -134,8 +135,18 @@ class Sentry:
         """Forget an instant that the daemon has taken back, where there was no room on the line to say so."""
         if not self._withdrawable or self._braced[0]:
             return False
+        self._relax()
+        return self._left_s > 0
+
+    def _relax(self) -> None:
+        """Nothing that has been read asks for the stop; what waits, and came later, has its own instant."""
+        since: float = INSTANT.unpack(self._unread_since)[0]
+        if since and signals.stop_waits():
+            self._set(since + self._bound_s - Real.monotonic())
+            return
+        if not self._braced[0]:  # else it may have been read just now, and its instant is yet to be asked for
+            self._unread_since[:] = INSTANT.pack(0.0)
         self._set(math.inf)
-        return True
 
     def _sleep_ms(self, now: float) -> float | None:
         """How long may be slept, at most."""
@@ -158,6 +169,8 @@ class Sentry:
         word, seconds = WORD.unpack(message)
         if word in (GONE_WITHIN, BRACED):
             self._set(seconds, withdrawable=bool(word == BRACED))
+        elif word == RELAXED:
+            self._relax()
         elif word == ALLOW:
             self._bound_s = seconds
         elif word == NOTE:

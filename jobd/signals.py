@@ -24,7 +24,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from types import FrameType
 
-#: The signals that ask the daemon to stop, as the contract says.
+#: The signals that ask the daemon to stop, as the contract says; on a terminal, SIGHUP does so, too.
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 #: Whoever started us may have chosen to ignore these (nohup, a shell's `&`): that choice is kept.
@@ -72,6 +72,8 @@ _write_end = -1
 _caught: tuple[signal.Signals, ...] = ()
 _ignored: tuple[signal.Signals, ...] = ()
 _stray: tuple[int, ...] = ()
+#: Which signals ask this very process to stop: not one that it ignores, or that a jobs module has a handler for.
+_stop: frozenset[int] = STOP
 #: What each thread that is forking had blocked before.
 _masks: dict[int, set[int | signal.Signals]] = {}
 
@@ -91,13 +93,14 @@ def _take_wakeup() -> int:
 
 def hold() -> None:
     """Catch the signals; from now on each waits in the pipe until `take` reads it. What was blocked comes now."""
-    global _read_end, _write_end, _caught, _ignored, _stray
+    global _read_end, _write_end, _caught, _ignored, _stray, _stop
     _read_end, _write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or _getsignal(s) != signal.SIG_IGN)
     _ignored = tuple(s for s in (*IGNORABLE, *DEADLY_ERRORS) if s not in _caught)
     _stray = tuple(s for s in STRAY if _getsignal(s) == signal.SIG_DFL)
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_let_go)
     reassert()
+    _stop = frozenset({*STOP, signal.SIGHUP} if on_terminal() else STOP).intersection(_caught)
 
 
 def reassert() -> None:
@@ -172,6 +175,11 @@ def name(signum: int) -> str:
         return f"SIGRTMIN+{signum - signal.SIGRTMIN}"
 
 
+def asks_for_stop(signum: int) -> bool:
+    """Whether the signal asks this process to stop."""
+    return signum in _stop
+
+
 def stop_waits() -> bool:
     """Whether a stop signal waits to be taken; for another process that shares the pipe. Takes nothing."""
     try:
@@ -179,7 +187,7 @@ def stop_waits() -> bool:
     except BlockingIOError:
         return False
     _write(_write_end, bytes(dict.fromkeys(numbers)))  # each once: a full pipe has no room for the next stop signal
-    return any(number in STOP for number in numbers)
+    return not _stop.isdisjoint(numbers)
 
 
 def pipe() -> tuple[int, int]:

@@ -239,6 +239,52 @@ def test_hangup_of_the_terminal_is_a_stop(launch: Launcher, terminal: tuple[int,
     assert daemon.outcomes() == ["succeeded"]
 
 
+def test_hangup_of_the_terminal_while_a_job_holds_the_gil(launch: Launcher, terminal: tuple[int, int]) -> None:
+    """Nobody in the daemon can hear it: the time bound holds all the same."""
+    ours, theirs = terminal
+    daemon = launch(
+        "import ctypes\n@every('1h')\ndef job(): ctypes.PyDLL(None).sleep(60)",
+        program=on_terminal(theirs),
+        JOBD_GRACE_PERIOD="0.3",
+        JOBD_CANCEL_TIMEOUT="0.5",
+    )
+    daemon.wait_for("run.started")
+    time.sleep(0.2)  # until it is held, which nothing can tell us
+    os.close(theirs)
+    os.close(ours)
+    assert daemon.exit_code(within=daemon.bound_s) == -signal.SIGKILL
+
+
+def test_interrupt_that_is_a_modules_takes_no_time_from_a_later_stop(launch: Launcher) -> None:
+    """It waits while a job holds the GIL; the stop that comes much later has its whole grace period."""
+    daemon = launch(
+        """
+        import ctypes
+        signal.signal(signal.SIGINT, lambda *_: log.info("handled"))
+        @every("1h")
+        def holds():
+            log.info("holding")
+            ctypes.PyDLL(None).usleep(700_000)
+        @every("1h")
+        def job():
+            current_run().stopping.wait()
+            time.sleep(0.5)
+        """,
+        program=("sh", "-c", "trap '' INT; exec \"$@\"", "sh", JOBD),
+        JOBD_GRACE_PERIOD="2",
+    )
+    daemon.wait_for("holding")
+    time.sleep(0.2)  # until it is held, which nothing can tell us
+    os.kill(daemon.pid, signal.SIGINT)
+    daemon.wait_for("handled")
+    time.sleep(2.5)
+    daemon.signal(signal.SIGTERM)
+    assert daemon.exit_code() == 0
+    daemon.assert_log_is_consistent()
+    assert set(daemon.outcomes()) == {"succeeded"}
+    assert not daemon.events("shutdown.cancelling")
+
+
 def test_control_c_on_a_terminal(launch: Launcher, terminal: tuple[int, int]) -> None:
     """Ctrl-C typed on the controlling terminal is a stop request."""
     ours, theirs = terminal

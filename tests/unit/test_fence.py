@@ -154,6 +154,24 @@ def test_how_long_a_signal_had_to_wait_is_known(run: Run) -> None:
     assert process.wait(LIMIT_S) == 7
 
 
+def test_signal_that_nobody_obeys_is_forgotten(run: Run) -> None:
+    """Once something else was read: the stop that comes later has all of its time."""
+    process = run(
+        """
+        while not guard.unread_s(): time.sleep(0.01)
+        guard.brace()
+        while signals.take(): pass
+        guard.relax()
+        for _ in range(1000):
+            if not guard.unread_s(): os._exit(7)
+            time.sleep(0.01)
+        os._exit(8)
+        """
+    )
+    process.terminate()
+    assert process.wait(LIMIT_S) == 7
+
+
 def test_daemon_that_is_stopped_does_not_hang(run: Run) -> None:
     """Its time stands still: SIGSTOP for longer than it may live, and it still goes on to its end."""
     process = run("guard.kill_after(1.0)\nprint('armed', flush=True)\ntime.sleep(0.2)\nos._exit(9)")

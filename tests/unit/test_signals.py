@@ -269,6 +269,43 @@ def test_a_look_at_a_full_pipe_makes_room() -> None:
     assert held(code).splitlines() == ["False", "found"]
 
 
+@pytest.mark.parametrize("installed", ["signal.SIG_IGN", "lambda *_: None"], ids=["ignored", "handled"])
+def test_an_interrupt_that_is_not_ours_is_no_stop_that_waits(installed: str) -> None:
+    """Whoever started us ignores it; a jobs module may have a handler for it."""
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    code = (
+        f"signal.signal(signal.SIGINT, {installed}); signals.reassert(); os.kill(me, signal.SIGINT)\n"
+        "print(signals.stop_waits(), signals.asks_for_stop(signal.SIGINT))\n"
+        "os.kill(me, signal.SIGTERM); print(signals.stop_waits())"
+    )
+    assert held(code, ignored).splitlines() == ["False False", "True"]
+
+
+#: Makes a new terminal the controlling one of the process.
+_ON_TERMINAL = (
+    "import os, pty\n"
+    "if os.getpid() != os.getsid(0): os.setsid()\n"
+    "ours, theirs = pty.openpty()\n"
+    "os.close(os.open(os.ttyname(theirs), os.O_RDWR))\n"
+)
+_IGNORING = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "shown"),
+    [
+        ("import os\nif os.getpid() != os.getsid(0): os.setsid()\n", "False False"),
+        (_ON_TERMINAL, "True True"),
+        (_ON_TERMINAL + _IGNORING, "False False"),
+    ],
+    ids=["no terminal", "terminal", "nohup"],
+)
+def test_a_hangup_is_a_stop_that_waits_where_there_is_a_terminal(before: str, shown: str) -> None:
+    """Unless it is ignored, as nohup does."""
+    code = "os.kill(me, signal.SIGHUP); print(signals.stop_waits(), signals.asks_for_stop(signal.SIGHUP))"
+    assert held(code, before) == f"{shown}\n"
+
+
 def test_pid_1_is_the_daemon_itself_where_it_may_not_fork() -> None:
     """No further process is to be had: better a daemon that reaps nobody than none."""
     code = (
