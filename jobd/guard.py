@@ -1,6 +1,6 @@
 """The guard: a process beside the daemon that needs neither its GIL, nor its threads, nor its descriptors.
 
-May import: sentry, kin, children, clock, last_words.
+May import: sentry, kin, children, clock, last_words, signals.
 
 It knows by when the daemon has to be gone, and kills it if it is not; and it ends the processes that jobs have left
 behind, at the daemon's word, or by itself where a fence has fallen. A daemon that leaves by itself sends it ahead. This
@@ -11,7 +11,8 @@ Tricky:
 - It is no child of the daemon (it is forked twice), so that a job that waits for all of its children does not wait for
   the guard.
 - A signal may be read, and the GIL lost before anything else is done. So the daemon announces each reading (`brace`).
-  That it was none for the stop (`relax`) may find no room on the line, so it stands in shared memory, too.
+  That it was none for the stop (`relax`) may find no room on the line, so it stands in shared memory, too. And so does
+  what was read: a daemon that loses the GIL over another signal has all the time there is.
 """
 
 import json
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from select import POLLIN, poll
 from typing import NoReturn
 
-from jobd import children, kin, sentry
+from jobd import children, kin, sentry, signals
 from jobd.children import Family, Killed
 from jobd.clock import Real
 from jobd.last_words import LastWords
@@ -49,10 +50,11 @@ class Guard:
         self._ending = False
         self._deaf = False
         self._unread_since = mmap.mmap(-1, sentry.INSTANT.size)  # shared with the guard
-        self._braced = mmap.mmap(-1, 1)  # likewise
+        self._reading = mmap.mmap(-1, 1)  # likewise
+        signals.read_into(memoryview(mmap.mmap(-1, signals.MOST)))  # likewise
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handle = children.handle_of(os.getpid())
-        shared = self._unread_since, self._braced
+        shared = self._unread_since, self._reading
         watch = sentry.Sentry(line, handle, bound_s, self._family, kin.Orphans(self.daemon_name), *shared, last_words)
         _fork_twice(watch.stand)
         line.close()
@@ -68,13 +70,13 @@ class Guard:
     def brace(self) -> None:
         """Signals are about to be read: if one of them asks for the stop, that is to be on time whatever happens."""
         if not self._told:
-            self._braced[0] = True
+            self._reading[0] = sentry.READING
             self._tell(sentry.BRACED, max(0.0, self._bound_s - self.unread_s()))
 
     def relax(self) -> None:
         """None of the signals has asked for the stop."""
         if not self._told:
-            self._braced[0] = False
+            self._reading[0] = sentry.DONE
             self._tell(sentry.RELAXED)
 
     def allow(self, bound_s: float) -> None:
@@ -85,6 +87,7 @@ class Guard:
     def kill_after(self, within_s: float) -> None:
         """Kill this process if it is still there in `within_s`, and its children with it."""
         self._told = True
+        self._reading[0] = sentry.OBEYED
         self._tell(sentry.GONE_WITHIN, within_s)
 
     def note(self) -> None:

@@ -49,6 +49,9 @@ INSTANT = struct.Struct("d")
 WORD = struct.Struct("=cd")
 GONE_WITHIN, BRACED, RELAXED, ALLOW = b"G", b"B", b"R", b"A"
 NOTE, TERMINATE, END, LEAVE = b"N", b"T", b"E", b"L"
+#: What the daemon does about signals, as it stands in shared memory: nothing; it reads and obeys some; it has obeyed
+#: one that asks for the stop.
+DONE, READING, OBEYED = range(3)
 #: Nobody waits for a peer that hangs, or is hit by SIGPIPE for one that has been killed.
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -64,7 +67,7 @@ class Sentry:
         family: Family,
         orphans: Orphans,
         unread_since: mmap.mmap,
-        braced: mmap.mmap,
+        reading: mmap.mmap,
         last_words: LastWords,
     ) -> None:
         self._line = line
@@ -73,7 +76,7 @@ class Sentry:
         self._family = family
         self._orphans = orphans
         self._unread_since = unread_since
-        self._braced = braced
+        self._reading = reading
         self._last_words = last_words
         self._dismissed = False
         self._daemon = os.getpid()  # still: the guard is yet to be forked
@@ -132,19 +135,28 @@ class Sentry:
                     return True
 
     def _withdrawn(self) -> bool:
-        """Forget an instant that the daemon has taken back, where there was no room on the line to say so."""
-        if not self._withdrawable or self._braced[0]:
+        """Forget an instant that was for a stop signal among those that are read, if there is none.
+
+        Or one that the daemon has taken back, where there was no room on the line to say so.
+        """
+        if not self._withdrawable or self._reading[0] == OBEYED or self._has_read_stop():
             return False
         self._relax()
+        if self._gone_at == math.inf and self._reading[0] == READING:
+            self._set(self._bound_s, withdrawable=True)  # it may still be about to read
         return self._left_s > 0
+
+    def _has_read_stop(self) -> bool:
+        """Whether the daemon has read a stop signal, and not obeyed it yet."""
+        return self._reading[0] == READING and signals.stop_is_read()
 
     def _relax(self) -> None:
         """Nothing that has been read asks for the stop; what waits, and came later, has its own instant."""
-        since: float = INSTANT.unpack(self._unread_since)[0]
+        since = self._since()
         if since and signals.stop_waits():
             self._set(since + self._bound_s - Real.monotonic())
             return
-        if not self._braced[0]:  # else it may have been read just now, and its instant is yet to be asked for
+        if self._reading[0] == DONE:  # else it may have been read just now, and its instant is yet to be asked for
             self._unread_since[:] = INSTANT.pack(0.0)
         self._set(math.inf)
 
@@ -196,21 +208,27 @@ class Sentry:
         self._listen_to_signals()
 
     def _look_for_signals(self, came: bool, now: float) -> None:
-        """Look, a step after a signal has come, whether it has been read."""
+        """Look, a step after a signal has come, whether it has been obeyed."""
         if came:
             self._seen_at = now
         elif self._seen_at is not None and now >= self._seen_at + STEP_S:
-            if signals.stop_waits():
-                self._unread_since[:] = INSTANT.pack(self._seen_at)
-                if self._gone_at == math.inf:
-                    self._set(self._seen_at + self._bound_s - now)
+            if signals.stop_waits() or self._has_read_stop():  # in this order: it may be read meanwhile
+                since = self._since() or self._seen_at
+                self._unread_since[:] = INSTANT.pack(since)
+                if self._gone_at == math.inf or self._withdrawable:
+                    self._set(since + self._bound_s - now)
             self._seen_at = None
         self._listen_to_signals()
 
     def _listen_to_signals(self) -> None:
         # Not while some are known to wait: it would wake us all the time.
-        wanted = self._seen_at is None and self._gone_at == math.inf
+        wanted = self._seen_at is None and (self._gone_at == math.inf or self._withdrawable)
         self._poller.register(signals.fileno(), POLLIN if wanted else 0)
+
+    def _since(self) -> float:
+        """Since when a stop signal has waited, when somebody looked; 0 if none has."""
+        since: float = INSTANT.unpack(self._unread_since)[0]
+        return since
 
     def _signal_daemon(self, signum: signal.Signals) -> None:
         try:

@@ -63,9 +63,13 @@ _readv, _read, _write = os.readv, os.read, os.write
 _signal, _getsignal = signal.signal, signal.getsignal
 _sigmask, _set_wakeup = signal.pthread_sigmask, signal.set_wakeup_fd
 _EVERY = signal.valid_signals()
+#: How much is read at once.
+MOST = 4096
+_NOTHING = bytes(MOST)
 #: What has been read from the pipe and not been handed out yet: so many bytes of the buffer.
 _held = 0
-_buffers = [bytearray(4096)]
+#: What was read last is left there: whoever shares it sees what has been read, though the GIL is lost with that.
+_buffers = [memoryview(bytearray(MOST))]
 
 _read_end = -1
 _write_end = -1
@@ -157,6 +161,7 @@ def take() -> list[int]:
     """The signals that have come since the last call, in order. None is lost if memory runs out in here."""
     global _held
     if not _held:
+        _buffers[0][:] = _NOTHING
         try:
             _held = _readv(_read_end, _buffers)
         except BlockingIOError:
@@ -180,10 +185,20 @@ def asks_for_stop(signum: int) -> bool:
     return signum in _stop
 
 
+def read_into(buffer: memoryview) -> None:
+    """From here on signals are read into this, of `MOST` bytes, which is shared with another process."""
+    _buffers[0] = buffer
+
+
+def stop_is_read() -> bool:
+    """Whether a stop signal is among what was read last; for the process that shares the buffer."""
+    return not _stop.isdisjoint(_buffers[0])
+
+
 def stop_waits() -> bool:
     """Whether a stop signal waits to be taken; for another process that shares the pipe. Takes nothing."""
     try:
-        numbers = _read(_read_end, 4096)
+        numbers = _read(_read_end, MOST)
     except BlockingIOError:
         return False
     _write(_write_end, bytes(dict.fromkeys(numbers)))  # each once: a full pipe has no room for the next stop signal

@@ -285,6 +285,33 @@ def test_interrupt_that_is_a_modules_takes_no_time_from_a_later_stop(launch: Lau
     assert not daemon.events("shutdown.cancelling")
 
 
+def test_gil_that_is_held_time_and_again_after_a_question(launch: Launcher) -> None:
+    """However long the daemon takes to answer SIGUSR1, nobody ends it for that."""
+    daemon = launch(
+        """
+        import ctypes
+        def hold():
+            for _ in range(3):
+                log.info("holding")
+                ctypes.PyDLL(None).usleep(1_200_000)
+                time.sleep(0)  # lets one thread in, until that gives way
+        @every("1h")
+        def one(): hold()
+        @every("1h")
+        def two(): hold()
+        """,
+        JOBD_GRACE_PERIOD="0.1",
+        JOBD_CANCEL_TIMEOUT="0.1",
+    )
+    daemon.wait_for("holding")
+    time.sleep(0.2)  # until it is held, which nothing can tell us
+    daemon.signal(signal.SIGUSR1)
+    daemon.wait_for("daemon.status")
+    daemon.wait_for("run.finished", count=2, outcome="succeeded")
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
 def test_control_c_on_a_terminal(launch: Launcher, terminal: tuple[int, int]) -> None:
     """Ctrl-C typed on the controlling terminal is a stop request."""
     ours, theirs = terminal

@@ -130,8 +130,40 @@ def test_signal_that_nobody_reads_is_a_deadline(run: Run) -> None:
 
 def test_signal_that_was_read_by_somebody_who_hangs_then_is_a_deadline(run: Run) -> None:
     """The GIL may be lost between reading a signal and the next line."""
-    process = run("guard.brace()\nsignals.take()\nhang()")
+    process = run("guard.brace()\nos.kill(os.getpid(), 15)\nsignals.take()\nhang()")
     assert process.wait(LIMIT_S) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("read", ["signals.take()", ""], ids=["read", "about to be read"])
+def test_signal_that_asks_for_nothing_ends_no_daemon_that_hangs(run: Run, read: str) -> None:
+    """The GIL was lost over a question; the guard can see that it was no more than that."""
+    process = run(f"os.kill(os.getpid(), 10)\nguard.brace()\n{read}\ntime.sleep(2)\nos._exit(6)")
+    assert process.wait(LIMIT_S) == 6
+
+
+@pytest.mark.parametrize("read", ["", "signals.take()"], ids=["not read", "read"])
+def test_stop_signal_that_comes_to_a_daemon_that_hangs_over_another_is_a_deadline(run: Run, read: str) -> None:
+    """Counted from when it came, whether or not it is read by who has announced that for the other."""
+    process = run(
+        f"""
+        os.kill(os.getpid(), 10)
+        guard.brace()
+        print(signals.take(), flush=True)
+        sys.stdin.readline()
+        {read}
+        hang()
+        """
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "[10]\n"
+    time.sleep(1.2)  # until the guard has found twice that it was none for the stop
+    process.terminate()
+    before = time.monotonic()
+    assert process.stdin is not None
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    assert process.wait(LIMIT_S) == -signal.SIGKILL
+    assert time.monotonic() - before > (0.2 if read else 0.5)
 
 
 def test_signals_that_ask_for_nothing_are_no_deadline(run: Run) -> None:
@@ -152,6 +184,20 @@ def test_how_long_a_signal_had_to_wait_is_known(run: Run) -> None:
     )
     process.terminate()
     assert process.wait(LIMIT_S) == 7
+
+
+def test_signal_that_came_while_others_were_obeyed_counts_from_when_it_came(run: Run) -> None:
+    """That these were for nothing takes no time away from it, or adds any."""
+    process = run("guard.allow(2.0)\nguard.brace()\nsys.stdin.readline()\nguard.relax()\nhang()")
+    time.sleep(0.2)  # until the guard has heard both
+    before = time.monotonic()
+    process.terminate()
+    time.sleep(1.5)
+    assert process.stdin is not None
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    assert process.wait(LIMIT_S) == -signal.SIGKILL
+    assert 1.9 < time.monotonic() - before < 3.2
 
 
 def test_signal_that_nobody_obeys_is_forgotten(run: Run) -> None:
