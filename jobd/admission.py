@@ -76,7 +76,11 @@ class Admission:
         if job.policies is not PLAIN and job.policies.missed is Missed.SKIP and _is_missed(row, now):
             self.skip(job, row.first, row.last, "missed")
             return
-        run = self.offered.get(job.name) or self._admit(row, batch)
+        run = self.offered.get(job.name)
+        if run is not None and run.of is not job:  # a reload has come in between, and this may be its cure
+            self._drop(run)
+            run = None
+        run = run or self._admit(row, batch)
         if run is not None:
             if row.first > run.tick + 1:  # those in between have been missed, and it is for none of them
                 self.skip(job, run.first_tick, run.tick, "missed")
@@ -102,7 +106,7 @@ class Admission:
         if standing.runs + 1 >= standing.tell_at:
             self._warn(standing, job)
         run = Run(job, self._run_ids(), row.first, row.last)
-        if policies is not PLAIN and policies.missed is Missed.ALL:
+        if policies is not PLAIN and policies.missed is Missed.ALL and policies.overlap is not Overlap.REPLACE:
             run.key = run.run_id
             self._drop_oldest(standing.late)
             standing.late.append(run)
@@ -152,13 +156,16 @@ class Admission:
         return batch
 
     def use(self, jobs: Mapping[str, Job]) -> None:
-        """From here on these are the jobs, by their names."""
+        """From here on these are the jobs, by their names; nothing starts any more of those that are none of them."""
+        for offered in list(self.offered.values()):
+            if offered.of.name not in jobs:
+                self._drop(offered)
         for name, standing in self.standings.items():
             self._forget_begun(standing.late)
             run = standing.waiting
             if run is None:
                 continue
-            if name in jobs:
+            if name in jobs and jobs[name].policies.overlap is Overlap.REPLACE:
                 run.of = jobs[name]
             else:
                 self.skip(run.of, run.first_tick, run.tick, "overlap")

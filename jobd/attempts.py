@@ -12,6 +12,7 @@ from functools import partial
 from jobd import events, log
 from jobd.clock import seconds
 from jobd.ending import Ending
+from jobd.job import Kind
 from jobd.policy import Policies
 from jobd.run import Run
 from jobd.states import Outcome
@@ -59,9 +60,9 @@ class Attempts:
 
     def _look(self, run: Run, timeout_s: float, attempt: int) -> None:
         """The attempt would have had its time, if it had begun when it was handed over."""
-        if run.ended or run.dropped or run.attempt != attempt:
+        if run.ended or run.dropped or run.attempt != attempt or run.cancel_as is Outcome.CANCELLED:
             return
-        begun = run.begun and not run.resting
+        begun = run.begun and not run.resting and (run.entered or run.of.kind is not Kind.COROUTINE)
         left_s = run.attempt_at + timeout_s - self._now() if begun else timeout_s
         if left_s < _LEFT_S:
             self.end(run, Outcome.TIMED_OUT)

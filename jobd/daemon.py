@@ -270,8 +270,8 @@ class Daemon:
         """From here on these jobs and settings hold."""
         self._log.use(settings.log_level)
         self._runner.take_tellers()
+        self._spawn(loaded)  # first: what that still offers is for the jobs as they were
         self._runner.use(loaded.jobs)
-        self._spawn(loaded)
         self._runner.set_limits(settings.max_running, settings.cancel_timeout)
         self._stop.use(settings)
         self._fences.allow(stop.bound_s(settings))

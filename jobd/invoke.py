@@ -217,6 +217,8 @@ class Executor:
     async def _coroutine(self, run: Run) -> None:
         if not (run.begun or self._begin(run)):  # it has not been begun if memory ran out over the others
             return
+        if run.of.policies.timeout is not None:
+            run.attempt_at = self._plane.loop.time()  # its timeout counts from here, not from when many began at once
         run.entered = True
         runs.current.set(run)
         try:

@@ -176,9 +176,10 @@ class Runner:
         """
         self._close_gate(announce)
         self._admission.close()
-        for run in self._attempts.resting():
-            self._finish(run, run.ending, self._now())
         for run in self.oldest():
+            if run.resting:
+                self._finish(run, run.ending, self._now())
+                continue
             run.ask_to_stop()
             if run.of.policies.grace_period is not None:
                 self._timetable.after(run.of.policies.grace_period, partial(self._cancel, [run]))
@@ -190,9 +191,9 @@ class Runner:
                 announce()
                 self._announced = True
 
-    def cancel(self) -> None:
-        """Cancel every run in flight."""
-        self._cancel(self.oldest())
+    def cancel(self, again: bool = False) -> None:
+        """Cancel every run in flight; one that has been cancelled before may clean up, and is only if `again`."""
+        self._cancel([run for run in self.oldest() if again or run.cancelled is None])
 
     def _cancel(self, batch: list[Run]) -> None:
         for run in batch:
@@ -241,7 +242,8 @@ class Runner:
 
     def use(self, jobs: Iterable[Job]) -> None:
         """From here on there are these jobs: what waits for its place is a run of the new one, or skipped."""
-        self._admission.use({job.name: job for job in jobs})
+        with self._gate:
+            self._admission.use({job.name: job for job in jobs})
 
     def resume(self) -> None:
         """Go on after a lack of memory, wherever that has come in between."""

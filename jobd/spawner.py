@@ -68,11 +68,14 @@ class Spawner:
         self.is_told_of_clock = False
 
     def start(self, jobs: Iterable[Job]) -> None:
-        """From here on each job has its ticks; those that are due now are offered in the loop's next turn.
+        """From here on each job has its ticks; their first are offered in the loop's next turn.
 
         Called again, it changes the jobs: one that has the same schedule as before keeps its place on its grid.
         """
         self._take_due()
+        if self._rows:  # now: what is due of a job as it was has its run before there is another one
+            self._offer_rows()
+        self._follow_clock()  # or a line that begins now would do so where the clock stood at the last look
         now = self._loop.time()
         lines = {line.job.name: line for line in self._lines}
         numbers = self._numbers | {name: line.tick for name, line in lines.items()}

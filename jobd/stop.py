@@ -74,8 +74,8 @@ class Runs(Protocol):
     def named(self) -> list[dict[str, Any]]:
         """The oldest runs in flight, as the log names them."""
 
-    def cancel(self) -> None:
-        """Cancel every run in flight; called again, those that have not ended yet."""
+    def cancel(self, again: bool = False) -> None:
+        """Cancel every run in flight; `again`, those as well that have been before."""
 
     def abandon(self) -> None:
         """Give up every run in flight."""
@@ -360,7 +360,7 @@ class StopSequence:
         self._children.terminate()  # last: that its child has ended must not be what a run hears first
 
     def _cancel_again(self) -> None:
-        self._runner.cancel()
+        self._runner.cancel(again=True)
         self._lifespans.cancel()  # a run that refuses to end must not keep what it shares from being closed
 
     def _cancel_timeout_s(self) -> float:

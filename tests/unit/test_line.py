@@ -129,6 +129,18 @@ def test_nobody_tells_when_the_clock_is_set(walled: Walled) -> None:
     assert walled.numbers == [(0, 0)]
 
 
+@pytest.mark.parametrize("others", [[], [wall_job(Aligned(600.0), "other")]], ids=["alone", "beside another"])
+def test_a_job_that_a_reload_adds_begins_at_the_time_that_it_is(walled: Walled, others: list[Job]) -> None:
+    """Not where the wall clock stood when anybody looked at it last: it has been set since, or has slept."""
+    walled.spawner.start(others)
+    walled.loop.run_until(60)
+    walled.wall.stepped_ns = round(1.5 * HOUR * SECOND_NS)
+    walled.spawner.start([*others, wall_job(Cron("0 * * * *"), "new")])
+    walled.loop.pass_time(HOUR)
+    assert [row.scheduled_ns / SECOND_NS for row in walled.offers.rows if row.job.name == "new"] == [3 * HOUR]
+    assert walled.steps == [1.5 * HOUR]
+
+
 def test_a_job_that_stays_keeps_its_place(walled: Walled) -> None:
     """A reload with the same schedule: neither the phase nor the numbers change, whatever else does."""
     walled.spawner.start([wall_job(Aligned(10.0)), wall_job(Aligned(20.0), "gone")])

@@ -201,6 +201,77 @@ def test_a_run_that_waits_for_its_place_goes_with_its_job(loop: VirtualLoop, to:
     assert [(fields["tick"], fields["reason"]) for fields in to.of(events.TICK_SKIPPED)] == [(1, "overlap")]
 
 
+def test_what_waits_for_its_place_is_skipped_where_its_job_replaces_no_more(loop: VirtualLoop, to: Log) -> None:
+    """Its place would never be free, now that runs begin beside the one that it waits for."""
+    runner = Runner(loop, JobPlane(loop), to)
+
+    async def deaf() -> None:
+        end = loop.time() + 60
+        while loop.time() < end:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(end - loop.time())
+
+    replacing = replace(job(10, overlap="replace"), function=deaf)
+    runner.offer(deque([row(replacing, 0)]))
+    loop.pass_time(10)
+    runner.offer(deque([row(replacing, 1)]))
+    allowing = replace(job(10, retries=1, backoff=1), function=deaf)
+    runner.use([allowing])
+    runner.offer(deque([row(allowing, 2)]))
+    loop.pass_time(100)
+    assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [0, 2]
+    assert [(fields["tick"], fields["reason"]) for fields in to.of(events.TICK_SKIPPED)] == [(1, "overlap")]
+
+
+def test_what_waits_for_a_held_plane_gives_way_to_the_job_that_a_reload_has_made_of_its_own(
+    loop: VirtualLoop, to: Log
+) -> None:
+    """One that does not hold the plane any more, say; it must not join a run of what does."""
+    runner = Runner(loop, JobPlane(loop), to)
+    executed: list[str] = []
+
+    async def old() -> None:
+        executed.append("old")
+
+    async def new() -> None:
+        executed.append("new")
+
+    for missed in ("once", "all"):
+        before, after = (replace(job(10, missed=missed), function=function) for function in (old, new))
+        runner.offer(deque([row(before, 0)]))
+        runner.use([after])
+        runner.offer(deque([row(after, 1)]))
+        loop.settle()
+    assert executed == ["new", "old", "new"]
+    assert [(fields["tick"], fields["count"]) for fields in to.of(events.TICK_SKIPPED)] == [(0, 1)]
+    assert not runner.running
+
+
+@pytest.mark.parametrize("missed", ["once", "all"])
+def test_what_waits_for_a_held_plane_goes_with_its_job(loop: VirtualLoop, to: Log, missed: str) -> None:
+    """Each of its ticks is accounted for."""
+    runner = Runner(loop, JobPlane(loop), to)
+    for tick in range(3):
+        runner.offer(deque([row(job(10, missed=missed), tick)]))
+    runner.use([])
+    loop.settle()
+    assert not to.of(events.RUN_STARTED)
+    assert sum(fields["count"] for fields in to.of(events.TICK_SKIPPED)) == 3
+    assert not runner.busy
+
+
+def test_a_run_that_waits_for_a_held_plane_is_replaced_like_any_other(loop: VirtualLoop, to: Log) -> None:
+    """By the newest tick, also where every missed tick is to have a run."""
+    runner = Runner(loop, JobPlane(loop), to)
+    replacing = replace(job(10, overlap="replace", missed="all"), function=lambda: asyncio.sleep(1e6))
+    for tick in range(3):
+        runner.offer(deque([row(replacing, tick)]))
+    loop.pass_time(50)
+    assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [2]
+    assert sum(fields["count"] for fields in to.of(events.TICK_SKIPPED)) == 2
+    assert runner.running == 1
+
+
 def test_what_waits_for_its_place_is_skipped_by_a_stop() -> None:
     """It has not started, so it never does."""
     story = simulate(job(overlap="replace", kind=Kind.FUNCTION), takes={"job": 25}, stop_at=12, grace_period=60)
@@ -234,6 +305,52 @@ def test_a_timeout_ends_a_run() -> None:
     (run,) = story.runs
     assert (run.outcome, seconds(story, "ended_at")) == ("timed_out", [7])
     assert run.error == {"type": "TimeoutError", "message": "did not end within 7s"}
+
+
+def test_a_timeout_counts_from_the_first_line_of_the_job(loop: VirtualLoop, to: Log) -> None:
+    """Of many that are due together, the first may hold the plane; the others have done nothing yet, then."""
+    runner = Runner(loop, JobPlane(loop), to)
+    executed: list[str] = []
+
+    async def holds() -> None:
+        loop.stall(2.0)
+        runner._timetable.resume()  # meanwhile the control plane has come to its timers
+
+    async def quick() -> None:
+        executed.append(current_run().job)
+
+    async def slow() -> None:
+        await asyncio.sleep(0.9)
+
+    hasty = [replace(job(timeout="1s", retries=1, name=f"{n}"), function=(quick, slow)[n % 2]) for n in range(20)]
+    runner.offer(deque(row(each, 0) for each in (replace(job(name="holds"), function=holds), *hasty)))
+    loop.pass_time(100)
+    assert executed == [f"{n}" for n in range(0, 20, 2)]
+    assert {fields["outcome"] for fields in to.of(events.RUN_FINISHED)} == {"succeeded"}
+
+
+def test_a_timeout_cuts_no_clean_up_off_that_a_stop_has_begun(loop: VirtualLoop, to: Log) -> None:
+    """Nor does a stop one that a timeout, or a grace period of the job's own, has begun."""
+    runner = Runner(loop, JobPlane(loop), to)
+    cleaned: list[str] = []
+
+    async def careful() -> None:
+        try:
+            await asyncio.sleep(1e6)
+        finally:
+            await asyncio.sleep(3)
+            cleaned.append(current_run().job)
+
+    jobs = [job(name="times out", timeout="9s"), job(name="times out meanwhile", timeout="11s")]
+    jobs.append(job(name="brief", grace_period="4s"))
+    runner.offer(deque(row(replace(each, function=careful), 0) for each in jobs))
+    loop.pass_time(5)
+    runner.close(announce=lambda: None)
+    loop.pass_time(5)
+    runner.cancel()
+    loop.pass_time(4)
+    assert sorted(cleaned) == ["brief", "times out", "times out meanwhile"]
+    assert not runner.running
 
 
 def test_a_run_that_is_faster_has_no_timeout() -> None:

@@ -112,7 +112,7 @@ def test_runs_of_one_job_may_overlap(loop: VirtualLoop, runner: Runner, to: Log)
 
 def test_runs_that_pile_up_are_told_at_each_doubling(loop: VirtualLoop, runner: Runner, to: Log) -> None:
     """One warning at ten runs of a job, one at twenty; other jobs do not count, and who has ended all begins anew."""
-    job, other = job_of(long), job_of(nothing)
+    job, other = job_of(long), job_of(nothing, "other")
     for tick in range(25):
         runner.offer(deque([row(job, tick), row(other, tick)]))
         loop.pass_time(2)
@@ -689,7 +689,7 @@ def test_a_second_cancellation_is_one_of_its_own(loop: VirtualLoop, runner: Runn
 
     runner.offer(deque([row(job_of(swallows_one), 0)]))
     loop.pass_time(1)
-    for _ in range(2):
-        runner.cancel()
+    for again in (False, True):
+        runner.cancel(again)
         loop.pass_time(0.1)
     assert list(ended(to).values()) == ["cancelled"]

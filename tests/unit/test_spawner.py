@@ -154,6 +154,21 @@ def test_stop_is_harmless_before_the_start_and_twice(loop: VirtualLoop, spawner:
     assert len(offers.rows) == 1
 
 
+def test_what_is_due_when_the_jobs_change_is_offered_before_that(
+    loop: VirtualLoop, spawner: Spawner, offers: Offers
+) -> None:
+    """As ticks of the jobs as they were, so that who looks then what still goes on sees their runs."""
+    old, new = job_of(), job_of()
+    spawner.start([old])
+    loop.run_until(5)
+    loop.stall(7)
+    spawner.start([new])
+    assert offers.of(old) == [(0, 0), (1, 1)]
+    loop.run_until(25)
+    assert offers.of(old) == [(0, 0), (1, 1)]
+    assert offers.of(new) == [(2, 2)]
+
+
 def test_stop_from_within_an_offer_is_the_end(loop: VirtualLoop) -> None:
     """A stop that is asked for while ticks are being offered leaves no timer behind."""
     taken: list[Due] = []

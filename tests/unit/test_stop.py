@@ -56,7 +56,8 @@ class Runs:
     def named(self) -> list[dict[str, Any]]:
         return [{"job": "job"}] * self.running
 
-    def cancel(self) -> None:
+    def cancel(self, again: bool = False) -> None:
+        assert again == bool(self.cancelled_at)
         self.cancelled_at.append(self._loop.time())
         self._loop.call_soon(self.end, Outcome.CANCELLED, self.obedient[True], True)
 
