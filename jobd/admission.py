@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 
 from jobd import events, log
 from jobd.job import Due, Job
@@ -103,12 +103,14 @@ class Admission:
         if (self.max_running or policies.max_running) and self._is_full(standing, policies.max_running):
             self.skip(job, row.first, row.last, "max_running")
             return None
+        self._forget_begun(standing.late)
+        if len(standing.late) >= LATE_RUNS and (late := self._one_of_many(standing, row)):
+            return late
         if standing.runs + 1 >= standing.tell_at:
             self._warn(standing, job)
         run = Run(job, self._run_ids(), row.first, row.last)
         if policies is not PLAIN and policies.missed is Missed.ALL and policies.overlap is not Overlap.REPLACE:
             run.key = run.run_id
-            self._drop_oldest(standing.late)
             standing.late.append(run)
         batch.append(run)
         runs = standing.runs + 1
@@ -116,15 +118,30 @@ class Admission:
         standing.runs = runs  # no memory is taken from where it is offered on
         return run
 
-    def _drop_oldest(self, late: deque[Run]) -> None:
-        """Make room for one more, where as many are offered as may be."""
-        self._forget_begun(late)
-        if len(late) >= LATE_RUNS:
-            self._drop(late[0])
-
     def _forget_begun(self, late: deque[Run]) -> None:
         while late and self.offered.get(late[0].key) is not late[0]:
             late.popleft()
+
+    def _one_of_many(self, standing: Standing, row: Due) -> Run | None:
+        """The newest run for the row, and each of the others for what the next one was for, if they are too many.
+
+        A further one would be in the queue of whoever is held, beside the one that is dropped for it.
+        """
+        late = standing.late = deque(run for run in standing.late if self.offered.get(run.key) is run)
+        if len(late) < LATE_RUNS:
+            return None
+        oldest, newest = late[0], late[-1]
+        if oldest.of is not row.job:
+            self._drop(oldest)
+            return None
+        pairs = list(pairwise(late))
+        self.skip(row.job, oldest.first_tick, oldest.tick, "missed")
+        # No memory is taken from here on, or ticks would be skipped again.
+        for run, following in pairs:
+            run.first_tick, run.tick, run.due = following.first_tick, following.tick, following.due
+            run.scheduled_ns, run.put_off_s = following.scheduled_ns, following.put_off_s
+        newest.first_tick, newest.tick = row.first, row.last
+        return newest
 
     def _is_full(self, standing: Standing, most: int | None) -> bool:
         if most is not None and standing.runs >= most:

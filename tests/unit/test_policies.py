@@ -541,11 +541,13 @@ def test_all_does_not_fold_ticks_while_the_plane_is_held(loop: VirtualLoop, to: 
 
 def test_all_keeps_the_newest_while_the_plane_is_held(loop: VirtualLoop, to: Log) -> None:
     """However long that is: a thousand runs, and each older tick is accounted for; a job beside it loses none."""
-    runner = Runner(loop, JobPlane(loop), to)
+    plane = JobPlane(loop)
+    runner = Runner(loop, plane, to)
     every, other = job(missed="all"), job(name="other")
     runner.offer(deque([row(other, 0)]))
     for tick in range(LATE_RUNS + 20):
         runner.offer(deque([row(every, tick)]))
+    assert len(plane._calls) == LATE_RUNS + 1
     loop.settle()
     started = [fields["tick"] for fields in to.of(events.RUN_STARTED) if fields["job"] == "job"]
     skipped = [(fields["tick"], fields["count"], fields["reason"]) for fields in to.of(events.TICK_SKIPPED)]
@@ -555,6 +557,30 @@ def test_all_keeps_the_newest_while_the_plane_is_held(loop: VirtualLoop, to: Log
     runner.offer(deque([row(every, LATE_RUNS + 20)]))
     loop.settle()
     assert to.of(events.RUN_STARTED)[-1]["tick"] == LATE_RUNS + 20
+
+
+def test_all_keeps_the_newest_of_a_job_that_a_reload_has_changed_meanwhile(loop: VirtualLoop, to: Log) -> None:
+    """Each tick is accounted for once, and has a run of the job that it came from."""
+    runner = Runner(loop, JobPlane(loop), to)
+    executed: list[str] = []
+
+    async def new() -> None:
+        executed.append("new")
+
+    old = job(missed="all")
+    for tick in range(LATE_RUNS):
+        runner.offer(deque([row(old, tick)]))
+    changed = replace(old, function=new)
+    runner.use([changed])
+    for tick in range(LATE_RUNS, LATE_RUNS + 30):
+        runner.offer(deque([row(changed, tick)]))
+    loop.settle()
+    started = [fields["tick"] for fields in to.of(events.RUN_STARTED)]
+    skipped = [(fields["tick"], fields["count"]) for fields in to.of(events.TICK_SKIPPED)]
+    assert started == list(range(30, LATE_RUNS + 30))
+    assert skipped == [(tick, 1) for tick in range(30)]
+    assert len(executed) == 30
+    assert not runner.running
 
 
 def test_a_function_with_an_interpreter_of_its_own_can_be_played() -> None:
