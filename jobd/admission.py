@@ -103,9 +103,8 @@ class Admission:
         if (self.max_running or policies.max_running) and self._is_full(standing, policies.max_running):
             self.skip(job, row.first, row.last, "max_running")
             return None
-        self._forget_begun(standing.late)
-        if len(standing.late) >= LATE_RUNS and (late := self._one_of_many(standing, row)):
-            return late
+        if standing.late and (run := self._one_of_many(standing, row)):
+            return run
         if standing.runs + 1 >= standing.tell_at:
             self._warn(standing, job)
         run = Run(job, self._run_ids(), row.first, row.last)
@@ -127,6 +126,9 @@ class Admission:
 
         A further one would be in the queue of whoever is held, beside the one that is dropped for it.
         """
+        self._forget_begun(standing.late)
+        if len(standing.late) < LATE_RUNS:
+            return None
         late = standing.late = deque(run for run in standing.late if self.offered.get(run.key) is run)
         if len(late) < LATE_RUNS:
             return None
