@@ -103,7 +103,7 @@ class Admission:
         if (self.max_running or policies.max_running) and self._is_full(standing, policies.max_running):
             self.skip(job, row.first, row.last, "max_running")
             return None
-        if standing.late and (run := self._one_of_many(standing, row)):
+        if standing.late and (run := self._moved_up(standing, row)):
             return run
         if standing.runs + 1 >= standing.tell_at:
             self._warn(standing, job)
@@ -121,7 +121,7 @@ class Admission:
         while late and self.offered.get(late[0].key) is not late[0]:
             late.popleft()
 
-    def _one_of_many(self, standing: Standing, row: Due) -> Run | None:
+    def _moved_up(self, standing: Standing, row: Due) -> Run | None:
         """The newest run for the row, and each of the others for what the next one was for, if they are too many.
 
         A further one would be in the queue of whoever is held, beside the one that is dropped for it.

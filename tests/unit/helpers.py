@@ -1,5 +1,7 @@
 """Small things that several tests make."""
 
+import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -17,6 +19,14 @@ LIMIT_S = 20.0
 
 async def nothing() -> None:
     """A job that is done at once."""
+
+
+async def stubborn() -> None:
+    """A job that takes a minute and cannot be cancelled."""
+    left = asyncio.get_running_loop().time() + 60
+    while (wait := left - asyncio.get_running_loop().time()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(wait)
 
 
 def job_of(function: Callable[[], Any] = nothing, name: str = "job", interval_s: float = 10.0) -> Job:

@@ -23,7 +23,7 @@ from jobd.runner import Runner
 from jobd.schedule import Every
 from jobd.testing import Story, simulate
 
-from .helpers import job_of, nothing, row
+from .helpers import job_of, nothing, row, stubborn
 from .virtual import Log, VirtualControlLoop, VirtualLoop
 
 
@@ -183,18 +183,11 @@ def test_a_stop_cancels_nothing_for_the_sake_of_a_run_that_has_been_skipped(loop
 
 def test_a_run_that_waits_for_its_place_goes_with_its_job(loop: VirtualLoop, to: Log) -> None:
     """Nothing of a job that a reload has removed starts any more."""
-    stubborn = job(10, overlap="replace")
+    replacing = replace(job(10, overlap="replace"), function=stubborn)
     runner = Runner(loop, JobPlane(loop), to)
-
-    async def deaf() -> None:
-        end = loop.time() + 60
-        while loop.time() < end:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(end - loop.time())
-
-    runner.offer(deque([row(replace(stubborn, function=deaf), 0)]))
+    runner.offer(deque([row(replacing, 0)]))
     loop.pass_time(10)
-    runner.offer(deque([row(replace(stubborn, function=deaf), 1)]))
+    runner.offer(deque([row(replacing, 1)]))
     runner.use([])
     loop.pass_time(100)
     assert [fields["tick"] for fields in to.of(events.RUN_STARTED)] == [0]
@@ -204,18 +197,11 @@ def test_a_run_that_waits_for_its_place_goes_with_its_job(loop: VirtualLoop, to:
 def test_what_waits_for_its_place_is_skipped_where_its_job_replaces_no_more(loop: VirtualLoop, to: Log) -> None:
     """Its place would never be free, now that runs begin beside the one that it waits for."""
     runner = Runner(loop, JobPlane(loop), to)
-
-    async def deaf() -> None:
-        end = loop.time() + 60
-        while loop.time() < end:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(end - loop.time())
-
-    replacing = replace(job(10, overlap="replace"), function=deaf)
+    replacing = replace(job(10, overlap="replace"), function=stubborn)
     runner.offer(deque([row(replacing, 0)]))
     loop.pass_time(10)
     runner.offer(deque([row(replacing, 1)]))
-    allowing = replace(job(10, retries=1, backoff=1), function=deaf)
+    allowing = replace(job(10, retries=1, backoff=1), function=stubborn)
     runner.use([allowing])
     runner.offer(deque([row(allowing, 2)]))
     loop.pass_time(100)

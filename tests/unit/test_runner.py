@@ -20,7 +20,7 @@ from jobd.run import current_run
 from jobd.runner import Runner
 from jobd.states import Outcome
 
-from .helpers import job_of, nothing, row
+from .helpers import job_of, nothing, row, stubborn
 from .virtual import Log, VirtualLoop, virtual_loop
 
 
@@ -33,14 +33,6 @@ def runner(loop: VirtualLoop, to: Log) -> Runner:
 async def long() -> None:
     """A job that takes a minute, and ends when it is cancelled."""
     await asyncio.sleep(60)
-
-
-async def stubborn() -> None:
-    """A job that takes a minute and cannot be cancelled."""
-    left = asyncio.get_running_loop().time() + 60
-    while (wait := left - asyncio.get_running_loop().time()) > 0:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(wait)
 
 
 def ended(to: Log) -> dict[str, str]:
