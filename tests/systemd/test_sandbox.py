@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from .box import Box
-from .service import Service
+from .service import CONFIGURATION, Service
 
 pytestmark = pytest.mark.systemd
 
@@ -81,7 +81,7 @@ def tries():
         "see other processes": not Path("/proc/1/comm").exists(),
     }
     done = [name for name, failed in attempts.items() if not failed]
-    assert not done, (done, os.getcwd(), os.stat("."), os.getresuid(), Path("/proc/self/mountinfo").read_text())
+    assert not done, done
 """
 
 TELLS = """
@@ -122,6 +122,16 @@ def test_a_job_can_change_neither_code_nor_system(jobd: Service) -> None:
     """What a job could not undo, or would come back with the next start, is refused with an ordinary error."""
     jobd.jobs(FORBIDDEN)
     assert ends(jobd) == {"tries": None}
+
+
+def test_a_directory_that_systemd_has_made_is_closed_to_jobs_as_well(jobd: Service) -> None:
+    """What systemd creates for a service belongs to the service's user: a first start without any configuration."""
+    jobd.box.run("rm", "-rf", CONFIGURATION)
+    jobd.systemctl("start")
+    jobd.systemctl("stop")
+    assert jobd.box.out("stat", "--format=%u", CONFIGURATION) != "0"
+    jobd.jobs(FORBIDDEN)
+    assert ends(jobd)["tries"] is None
 
 
 def test_the_service_is_nobody_and_its_jobs_see_nothing_of_systemds_protocol(jobd: Service) -> None:
