@@ -142,7 +142,9 @@ while True:
 """,
     "waits for a pool": """
 import concurrent.futures
-concurrent.futures.ThreadPoolExecutor(1).submit(threading.Event().wait).result()
+waits = concurrent.futures.ThreadPoolExecutor(1).submit(threading.Event().wait)
+pooled.set()
+waits.result()
 """,
     "holds a lock that another waits for": "shared.acquire()\nthreading.Event().wait()",
     "waits for a lock that another holds": "time.sleep(0.1)\nshared.acquire()\nshared.acquire()",
@@ -156,7 +158,7 @@ threading.Event().wait()
 #: From Python 3.13 on, these come to their end at once.
 if sys.version_info < (3, 13):
     HANGING["waits for the main thread"] = "threading.main_thread().join()"
-    HANGING["ends the interpreter"] = "threading._shutdown()"
+    HANGING["ends the interpreter"] = "pooled.wait()\nthreading._shutdown()"  # no pool takes work after that
 
 
 def test_coroutines_that_refuse_to_end_are_abandoned_and_named(launch: Launcher) -> None:
@@ -175,7 +177,7 @@ def test_coroutines_that_refuse_to_end_are_abandoned_and_named(launch: Launcher)
 
 def test_functions_that_refuse_to_end_are_abandoned_and_named(launch: Launcher) -> None:
     """Deadlocks, loops of their own, locks of the interpreter that are never released: nobody else waits for them."""
-    text = HELPERS + "shared = threading.Lock()\n" + jobs_of("def", HANGING)
+    text = HELPERS + "shared = threading.Lock()\npooled = threading.Event()\n" + jobs_of("def", HANGING)
     daemon = launch(text, beside=HEARTS, env=SHORT)
     for name in HANGING:
         daemon.wait_for("run.started", job=name)
