@@ -1,8 +1,8 @@
 """The process of a function: ``python -m jobd.child FD``. Not for people: jobd starts it, with a line to itself as FD.
 
-May import: job, log, render, run, schedule, wires. It hears what to do, makes the run known to the function as in the
-daemon, calls it, and tells what it has come to. It leaves as any program does: what the function has left for its exit
-is done, and threads are waited for, but not for long.
+May import: job, joblog, log, render, run, schedule, wires. It hears what to do, makes the run known to the function as
+in the daemon, calls it, and tells what it has come to. It leaves as any program does: what the function has left for
+its exit is done, and threads are waited for, but not for long.
 
 Tricky: a SIGTERM ends the function wherever it stands, by a SystemExit in the main thread, so that its `finally` blocks
 are run; a second one must not come amid those. Where a line of the log is being made, whatever is raised would be taken
@@ -24,7 +24,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-from jobd import log, render, wires
+from jobd import joblog, log, render, wires
 from jobd import run as runs
 from jobd.job import Job, Kind
 from jobd.run import Run
@@ -50,7 +50,7 @@ def main() -> NoReturn:
     terminated = _Terminated(run)
     signal.signal(signal.SIGTERM, terminated)
     faulthandler.enable()
-    log.JobLines(task["level"], log.renderer(task["layout"]), partial(_log, line, terminated), of=run)
+    joblog.JobLines(task["level"], log.renderer(task["layout"]), partial(_log, line, terminated), of=run)
     start_new_thread(line.listen, (run, terminated))
     runs.current.set(run)
     pid = os.getpid()
@@ -175,7 +175,7 @@ class _Terminated:
 def _makes_a_line(frame: FrameType | None) -> bool:
     """Whether the code that is executed there makes a line of the log."""
     while frame is not None:
-        if frame.f_code in log.MAKES_LINES or frame.f_globals is vars(render):
+        if frame.f_code in joblog.MAKES_LINES or frame.f_globals is vars(render):
             return True
         frame = frame.f_back
     return False

@@ -1,6 +1,6 @@
 """The log: everything that the daemon, its jobs and their libraries say, as lines of one stream.
 
-May import: events, render, sink, output, clock, starvation, run (for the run that a line belongs to).
+May import: events, render, sink, output, joblog, clock, starvation, run.
 
 Two structlog loggers end in the same sink: `emit` for the daemon's own events, which need no processor, and the one
 that `structlog.get_logger()` gives to jobs, which also takes what comes through stdlib logging. The daemon's own
@@ -9,30 +9,20 @@ it. What is printed, by whomever, comes from `output` and joins in as an event o
 job has made (`JobLines`, over there) are forwarded as they are.
 """
 
-import logging
 import os
-import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from jobd import clock, events, output, render, starvation
-from jobd import run as runs
 from jobd.clock import Real
+from jobd.joblog import LEVELS, JobLines
 from jobd.run import Run
 from jobd.sink import Sink, Spare
 
 #: Kept here, because a job may put something else into the modules.
 _filtering, _wrap_logger = structlog.make_filtering_bound_logger, structlog.wrap_logger
-_Logger, _root = logging.Logger, logging.getLogger()
-_loggers = _root.manager.loggerDict
-
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_DESCENDING = tuple(reversed(LEVELS.items()))
-
-#: What a plain `logging.LogRecord` holds; anything else on one came in through ``extra=``.
-_RECORD_FIELDS = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 
 #: How long the last line waits for what has been printed and not read yet.
 OUTPUT_S = 0.05
@@ -148,118 +138,12 @@ class Log:
         return self._render({"timestamp": clock.now(), "level": event.level, "event": event.name, "count": count})
 
 
-class JobLines:
-    """Makes lines of what jobs and libraries say: the end of structlog's and stdlib logging's default pipelines."""
-
-    def __init__(
-        self,
-        level: str,
-        render: Callable[[dict[str, Any]], bytes],
-        write: Callable[[bytes], object],
-        *,
-        of: Run | None = None,
-    ) -> None:
-        """Have `write` called with each line of `level` and above; `of` is the run of those that belong to no other."""
-        self._render = render
-        self._write = write
-        self._of = of
-        self._logger = type("JobLogger", (_filtering(LEVELS[level]),), {})
-        structlog.configure(
-            processors=[self._line],
-            wrapper_class=self._logger,
-            context_class=dict,
-            logger_factory=lambda *args: _Lines(write),
-            cache_logger_on_first_use=True,
-        )
-        logging.basicConfig(handlers=[_Bridge(self._take_record)], level=LEVELS[level], force=True)
-
-    def use(self, level: str) -> None:
-        """Take lines of `level` and above from here on, also from the loggers that jobs have already."""
-        self._logger.__bases__ = (_filtering(LEVELS[level]),)
-        # As `setLevel` does, but for its lock: a job may hold that for as long as it configures logging.
-        _root.level = LEVELS[level]
-        for logger in [_root, *_loggers.values()]:
-            if _Logger in type(logger).__mro__:  # and whatever it has made of its attributes is not asked
-                cache = object.__getattribute__(logger, "__dict__").get("_cache")
-                if type(cache) is dict:
-                    cache.clear()
-
-    def _line(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
-        line = {"timestamp": clock.now(), "level": level, "event": render.text(fields.pop("event", ""))}
-        run = runs.current.get(self._of)
-        if run is not None:
-            line |= {"job": run.job, "run_id": run.run_id}
-        if (error := _exception(fields.pop("exc_info", None))) is not None:  # its truth is its author's
-            line |= render.failure(error)
-        for key, value in (structlog.contextvars.get_contextvars() | dict(fields)).items():
-            while key in line:  # the daemon's fields win, and the job's are not lost
-                key += "_"
-            line[key] = value
-        return self._render(line)
-
-    def _take_record(self, record: logging.LogRecord) -> None:
-        level = next((name for name, number in _DESCENDING if number <= record.levelno), "debug")
-        self._write(self._line(None, level, _fields(record)))
-
-
-class _Lines:
-    """What structlog calls a logger: finished lines go in, by the name of their level."""
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self.msg = self.debug = self.info = self.warning = self.error = self.critical = write
-
-
-class _Bridge(logging.Handler):
-    """Hands the records of stdlib logging on, without the lock that `logging.Handler.handle` takes.
-
-    A record whose text never comes must not stop the others.
-    """
-
-    def __init__(self, take: Callable[[logging.LogRecord], None]) -> None:
-        super().__init__()
-        self._take = take
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        passed = bool(self.filter(record))
-        if passed:
-            self._take(record)
-        return passed
-
-
 def _finish(pipes: output.Output, timeout_s: float) -> None:
     try:
         pipes.finish(timeout_s)
     except Exception as error:  # a job has spoilt what that needs, and it is not to cost the last line
         if starvation.lacking(error):
             raise
-
-
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What the record says, as structlog would be given it."""
-    try:
-        message = record.getMessage()
-    except BaseException:  # arguments that do not fit the text, or that raise whatever they like
-        message = f"{render.text(record.msg)} {render.representation(record.args)}"
-    extra = {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
-    own = {"event": message, "exc_info": record.exc_info, "logger": record.name}
-    return own | {f"{key}_" if key in own else key: value for key, value in extra.items()}
-
-
-#: Code that what is raised in it does not leave as it is.
-MAKES_LINES = frozenset({JobLines._line.__code__, _fields.__code__})
-
-
-def _exception(exc_info: Any) -> BaseException | None:
-    """The exception that `exc_info` means, in any of the forms that logging knows."""
-    match exc_info:
-        case BaseException():
-            return exc_info
-        case (_, BaseException() as error, _):
-            return error
-        case None | False:
-            return None
-        case _:
-            return sys.exc_info()[1]
 
 
 def _is_console(layout: str) -> bool:

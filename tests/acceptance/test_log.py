@@ -1,6 +1,7 @@
 """The log's content: one JSON object a line, whatever jobs put into it."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ async def beat(): pass
 def logged(launch: Launcher, code: str, level: str = "info") -> Daemon:
     """A daemon that has run the code in a job, and then has stopped in order."""
     body = "\n".join(f"    {line}" for line in code.splitlines())
-    daemon = launch(f"@every('1h')\ndef job():\n{body}", beside=TICKING, JOBD_LOG_LEVEL=level)
+    kind = "async def" if "await " in code else "def"
+    daemon = launch(f"@every('1h')\n{kind} job():\n{body}", beside=TICKING, JOBD_LOG_LEVEL=level)
     finished = daemon.wait_for("run.finished", job="job")
     assert finished["outcome"] == "succeeded", finished
     assert daemon.stop() == 0
@@ -301,6 +303,43 @@ def test_logging_format_that_does_not_fit_raises_nothing(launch: Launcher) -> No
     daemon = logged(launch, "logging.info('a %d %s', 'x')\nlogging.info('%(a)s', 1)\nlogging.info(None)")
     assert len([line for line in daemon.lines if line.get("job") == "job"]) == 2 + 3
     daemon.assert_log_is_consistent()
+
+
+#: What a job may say through structlog, and the text and fields that come of it.
+SAID = {
+    "arguments that do not fit": ("log.info('%d', 'x')", "%d ('x',)", {}),
+    "a percent sign": ("log.info('100% done %s', 1)", "100% done %s (1,)", {}),
+    "arguments that fit": ("log.info('%s of %s', 1, 2)", "1 of 2", {}),
+    "named arguments": ("log.info('%(a)s', {'a': 1})", "1", {}),
+    "an argument that raises": ("log.info('%s', type('Exits', (), {'__str__': lambda self: sys.exit()})())", None, {}),
+    "an event of its own": ("log.info('x', event='y')", "x", {"event_": "y"}),
+    "an event that is bound": ("log.bind(event='y').info('x')", "x", {"event_": "y"}),
+    "an event by name": ("log.info(event='x')", "x", {}),
+    "no event": ("log.info(n=1)", "", {"n": 1}),
+    "structlog's own names": (
+        "log.info('x', self=1, method_name=2, event_kw=3, logger=4, said=5, fields=6, args=7, level=8)",
+        "x",
+        {"self": 1, "method_name": 2, "event_kw": 3, "logger": 4, "said": 5, "fields": 6, "args": 7, "level_": 8},
+    ),
+    "a level between two": ("log.log(25, 'x', level=1)", "x", {"level": "info", "level_": 1}),
+    "a level above all": ("log.log(60, 'x')", "x", {"level": "critical"}),
+    "a level below all": ("log.log(5, 'hidden'); log.debug('hidden'); log.info('x')", "x", {"level": "info"}),
+    "a synonym": ("log.warn('x', self=1)", "x", {"level": "warning", "self": 1}),
+    "a coroutine": ("await log.ainfo('x', event='y')", "x", {"level": "info", "event_": "y"}),
+    "an exception": ("try: 1 / 0\nexcept Exception: log.exception('x', self=1)", "x", {"level": "error", "self": 1}),
+    "an exception awaited": ("try: 1 / 0\nexcept Exception: await log.aexception('x')", "x", {"level": "error"}),
+}
+
+
+@pytest.mark.parametrize(("code", "text", "fields"), SAID.values(), ids=SAID)
+def test_logging_raises_nothing(launch: Launcher, code: str, text: str | None, fields: dict[str, Any]) -> None:
+    """Whatever a job says, and whatever it calls its fields, is one line, and the run goes on."""
+    daemon = logged(launch, code)
+    daemon.assert_log_is_consistent()
+    (line,) = (line for line in daemon.lines if line.get("job") == "job" and "tick" not in line)
+    assert text is None or line["event"] == text
+    assert fields.items() <= line.items()
+    assert ("error" in line) == ("exception" in code)
 
 
 def test_many_threads_that_log_at_once_lose_nothing(launch: Launcher) -> None:
