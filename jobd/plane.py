@@ -3,7 +3,8 @@
 May import: clock, exits, interpreter, starvation. The control plane hands batches of calls over and asks how the plane
 is; it never waits for it.
 
-Tricky: a coroutine may block the loop for as long as it likes, call its ``stop()``, or let SystemExit through it.
+Tricky: a coroutine may block the loop for as long as it likes, call its ``stop()``, or let SystemExit through it; and
+asyncio itself lets through what a callback raises where it cannot tell of that (a `repr` that fails, broken logging).
 The loop is entered again then, which asyncio allows and which loses no callback. `busy_since` is how the other
 plane sees a loop that is held: it is None exactly while the loop waits in its selector.
 """
@@ -12,7 +13,9 @@ import asyncio
 import contextvars
 import heapq
 import selectors
+import sys
 import threading
+import traceback
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -26,7 +29,9 @@ Item = TypeVar("Item")
 _Ts = TypeVarTuple("_Ts")
 
 #: Python's own, whatever a job puts into the module.
-_Handle = asyncio.Handle
+_Handle, _RUN, _walk = asyncio.Handle, asyncio.Handle._run.__code__, traceback.walk_tb
+#: What asyncio has where it is not told otherwise.
+_SLOW_CALLBACK_S = 0.1
 #: How long to leave the machine alone when it has no memory to give.
 STARVED_S = 0.02
 
@@ -175,12 +180,15 @@ class JobPlane:
             self.loop.call_soon(self._take)
 
     def _mend(self) -> bool:
-        """Take off the loop what a job has put there to be called at an instant that is no number; whether it has."""
+        """Take off the loop what a job has put there that is no number where it has to be one; whether it has."""
         timers: list[asyncio.TimerHandle] = self.loop._scheduled  # type: ignore[attr-defined]
-        sound = [timer for timer in timers if type(timer.when()) in (int, float)]
+        sound = [timer for timer in timers if _is_number(timer.when())]
         spoilt = len(sound) < len(timers)
         heapq.heapify(sound)
         timers[:] = sound
+        if not _is_number(self.loop.slow_callback_duration):  # which debug mode compares with
+            self.loop.slow_callback_duration = _SLOW_CALLBACK_S
+            spoilt = True
         return spoilt
 
     def _turn(self, stray: Callable[[str, BaseException], None], broken: Callable[[BaseException], None]) -> None:
@@ -195,11 +203,21 @@ class JobPlane:
                 error = fault
                 if starvation.lacking(fault):  # in the loop's own code; it comes back with the memory, or the stack
                     Real.sleep(STARVED_S)
-                elif not self._mend():
+                elif not (_is_of_callback(fault) or self._mend()):
                     broken(fault)
                     return
             _tell(stray, error)
             del error  # with its frames, and all that these hold
+
+
+def _is_number(value: object) -> bool:
+    """Whether the loop can compute with it: an instant or a duration."""
+    return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
+
+
+def _is_of_callback(fault: BaseException) -> bool:
+    """Whether a callback of a job has raised it, or asyncio in telling of that: the loop itself is sound."""
+    return any(frame.f_code is _RUN for frame, _ in _walk(fault.__traceback__))
 
 
 def insist(call: Callable[[], object]) -> None:

@@ -209,7 +209,7 @@ def assert_told(daemon: Daemon, word: str) -> None:
     poll(lambda: any(word.encode() in raw for raw in list(daemon.log.raw)), f"a line with {word!r}")
 
 
-@pytest.mark.parametrize("instant", ["'never'", "float('nan')", "Rude()"])
+@pytest.mark.parametrize("instant", ["'never'", "float('nan')", "10**400", "Rude()"])
 def test_a_timer_that_is_due_at_no_number_is_lost_alone(launch: Launcher, instant: str) -> None:
     """The loop cannot put it in order with the others: it goes, and they stay."""
     body = f"asyncio.get_running_loop().call_at({instant}, int)\nlog.info('called')"

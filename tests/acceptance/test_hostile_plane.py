@@ -100,6 +100,31 @@ def test_what_jobs_set_on_their_common_loop_harms_nobody(launch: Launcher) -> No
     assert_unharmed(daemon)
 
 
+#: What makes asyncio itself raise, once it has called somebody.
+UNTELLABLE = {
+    "callback without a text": """
+class Callback:
+    def __repr__(self): return 1 / 0
+    def __call__(self): return 1 / 0
+loop.call_soon(Callback())
+""",
+    "broken logging": "logging.setLogRecordFactory(lambda *args, **kwargs: 1 / 0)\nloop.call_soon(int, 'x')",
+    "debugging with no number": "loop.set_debug(True)\nloop.slow_callback_duration = '1s'",
+}
+
+
+@pytest.mark.parametrize("body", UNTELLABLE.values(), ids=UNTELLABLE)
+def test_what_asyncio_cannot_tell_of_is_told_all_the_same(launch: Launcher, body: str) -> None:
+    """The loop is left by an exception that no job has let out, and is sound: it goes on, with nobody's run lost."""
+    sleeper = "@every('1h')\nasync def sleeper():\n    await asyncio.sleep(0.5)\n"
+    body = f"loop = asyncio.get_running_loop()\n{body}\nawait asyncio.sleep(0)\nlog.info('goes on')"
+    daemon = launch(sleeper + jobs_of("async def", {"job": body}), beside=HEARTS)
+    daemon.wait_for("stray.error")
+    for job in ("job", "sleeper"):
+        daemon.wait_for("run.finished", job=job, outcome="succeeded")
+    assert_unharmed(daemon)
+
+
 def test_an_exhausted_executor_keeps_nobody_from_starting(launch: Launcher) -> None:
     """Coroutines share asyncio's threads: one that uses them all up delays who waits for one, and no tick."""
     daemon = launch(
