@@ -47,6 +47,8 @@ WRITE_BYTES = 65_536
 #: What a stream socket takes whole or not at all: one buffer of the kernel. From more than that it takes a part when it
 #: is nearly full, and journald, at the other end of one, would get half a line from a process that is killed then.
 SOCKET_WRITE_BYTES = 32_768
+#: What whoever logs writes at most before it leaves the rest to the writer thread: others may log faster than it writes.
+TURN_BYTES = 65_536
 #: Behind a reader that is slow, whoever logs tries again when this much more waits: the writer thread may have to wait
 #: for the interpreter while others compute, though the reader has come back long ago. So much is then written.
 TRY_BYTES = 65_536
@@ -68,7 +70,7 @@ _SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _os_write = os.write  # ours, whatever a job puts into the module
 #: How long a forked child waits for its parent to take a line: a second, as `setsockopt(2)` has it.
 _SEND_TIMEOUT = struct.pack("ll", 1, 0)
-#: Errors after which nobody will read this descriptor again.
+#: Errors after which nobody will read this descriptor again. A disk may have the next one after all.
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EIO, errno.ENXIO})
 
 
@@ -84,7 +86,8 @@ class Sink:
 
         `dropped` makes the line that tells how many lines had to be given up.
         """
-        self._fd, self._write, self._most = _open(fd)
+        self._fd, self._write, self._most, self._final = _open(fd)
+        self._turn_bytes: float = TURN_BYTES
         self._from_children, self._to_parent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._to_parent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
         self._is_child = False
@@ -140,7 +143,7 @@ class Sink:
         try:
             if not self._congested:
                 self._waiting_bytes = 0
-                self._write_waiting()
+                self._write_waiting(self._turn_bytes)
                 return
             if self._untried_bytes > TRY_BYTES:
                 self._untried_bytes = 0
@@ -188,14 +191,14 @@ class Sink:
                 return False
             before = len(self._lines)
             try:
-                self._write_waiting()
+                self._write_waiting(TRIED_BYTES)
             except MemoryError:
                 pass
             if len(self._lines) == before and _writable(self._fd, 0.02):
                 Real.sleep(0.002)  # another thread is at it, or the disk is full
         return True
 
-    def _write_waiting(self, most_bytes: float = math.inf) -> None:
+    def _write_waiting(self, most_bytes: float) -> None:
         """Write what waits until nothing does, that much is out, the reader is behind, or another thread is at it."""
         while (self._lines or self._rest) and self._lock.acquire(False):
             try:
@@ -223,11 +226,13 @@ class Sink:
                 return self._give_way(error)
             self._written_bytes += written
             most_bytes -= written
-            if written < len(chunk) or most_bytes < 0:
+            if written < len(chunk):
                 return self._fall_behind()
             self._rest, self._sent = b"", 0
             if not (self._lines or self._congested):
                 return True
+            if self._lines and most_bytes < 0:
+                return self._fall_behind()
 
     def _left_over(self) -> bytes:
         """What is left of the chunk that was written last."""
@@ -236,7 +241,7 @@ class Sink:
         return self._rest
 
     def _give_way(self, error: OSError) -> bool:
-        if error.errno not in _GONE:
+        if error.errno not in self._final:
             return self._fall_behind()
         self._gone = True
         self._rest, self._sent = b"", 0
@@ -352,7 +357,7 @@ class Sink:
         self._lines.clear()
         self._rest, self._sent = b"", 0
         self._dropped = 0
-        self._congested = False  # there is no writer thread here to leave lines to
+        self._congested, self._turn_bytes = False, math.inf  # there is no writer thread here to leave lines to
         if not self._is_child:
             self._is_child = True
             os.close(self._fd)
@@ -380,24 +385,27 @@ class Sink:
         if not _writable(self._fd, 1.0):
             return
         written = self._written_bytes
-        self._write_waiting()
+        self._write_waiting(TRIED_BYTES)
         if self._congested and self._written_bytes == written:
             Real.sleep(RETRY_S)  # writable, yet it took nothing: a full disk
 
 
-def _open(fd: int) -> tuple[int, Callable[[bytes], int], int]:
-    """A descriptor of our own for what `fd` refers to, how to write to it without waiting, and how much at once."""
+def _open(fd: int) -> tuple[int, Callable[[bytes], int], int, frozenset[int]]:
+    """A descriptor of our own for what `fd` refers to, and how to write to it without waiting.
+
+    Then how much at once, and the errors after which nothing more can be written.
+    """
     private = descriptors.private(fd)
     mode = os.fstat(private).st_mode
     if stat.S_ISSOCK(mode):
-        return private, partial(_send, socket.socket(fileno=private).send), SOCKET_WRITE_BYTES
+        return private, partial(_send, socket.socket(fileno=private).send), SOCKET_WRITE_BYTES, _GONE
     if stat.S_ISREG(mode):
-        return private, partial(_write, private), WRITE_BYTES
+        return private, partial(_write, private), WRITE_BYTES, _GONE - {errno.EIO}
     own = descriptors.opened_anew(private)
     if own is None:
-        return private, partial(_ask_and_write, private), PIPE_WRITE_BYTES
+        return private, partial(_ask_and_write, private), PIPE_WRITE_BYTES, _GONE
     os.close(private)
-    return own, partial(_write, own), PIPE_WRITE_BYTES
+    return own, partial(_write, own), PIPE_WRITE_BYTES, _GONE
 
 
 # Memory may be lacking for the number that the system's answer is; for nothing else, and before that all is out.

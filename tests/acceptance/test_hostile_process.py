@@ -254,3 +254,21 @@ raise SystemExit
     daemon = launch(jobs_of("async def", {"job": attack.strip()}), beside=HEARTS)
     daemon.wait_for("run.finished", job="job", outcome="failed")
     assert_unharmed(daemon)
+
+
+def test_what_prints_whatever_is_called_captures_nobody(launch: Launcher) -> None:
+    """Each line that is written makes more lines to be written; the function comes to its end, and its lines come."""
+    daemon = launch(
+        """
+        @every("1h")
+        def traced():
+            sys.setprofile(lambda frame, event, argument: print(event))
+            log.info("a line")
+            sys.setprofile(None)
+        """,
+        beside=HEARTS,
+    )
+    daemon.wait_for("run.finished", job="traced", outcome="succeeded")
+    assert_unharmed(daemon)
+    assert daemon.events("a line", job="traced")
+    assert daemon.events("job.output", job="traced", line="c_call")

@@ -172,6 +172,33 @@ def test_memory_is_bounded_while_a_thread_has_the_lock(pipe: Pipe, monkeypatch: 
     assert len(kept) + sum(int(text.split()[1]) for text in lines if text.startswith(b"dropped")) == total
 
 
+def test_whoever_logs_does_not_write_for_others_for_ever(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each line that is written makes two more, and the reader takes them all, nobody but the writer is held up."""
+    monkeypatch.setattr(sink, "MAX_WAITING_BYTES", 200_000)
+    to = Sink(pipe.writing, dropped)
+    grown, enough, most = threading.Event(), threading.Event(), 0
+
+    def write_while_others_log(data: bytes) -> int:
+        nonlocal most
+        for _ in range(0 if enough.is_set() else 2):
+            to.write(Spare(line(1, 4_000)))
+        most = max(most, sum(map(len, to._lines)))
+        if most > 190_000:
+            grown.set()
+        return len(data)
+
+    monkeypatch.setattr(to, "_write", write_while_others_log)
+    logs = threading.Thread(target=to.write, args=(line(0),), daemon=True)
+    logs.start()
+    assert grown.wait(LIMIT_S)
+    logs.join(1.0)
+    held_up = logs.is_alive()
+    enough.set()
+    assert not held_up
+    assert to.flush(LIMIT_S)
+    assert most < 250_000
+
+
 def test_lines_of_jobs_are_given_up_before_the_daemons_own(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of spare lines costs none of the others; the order of what is left stays."""
     monkeypatch.setattr(sink, "MAX_WAITING_BYTES", 200_000)
@@ -506,6 +533,24 @@ def test_a_disk_that_is_no_longer_full_gets_what_waited(monkeypatch: pytest.Monk
         for n in range(10):
             to.write(line(n))
         full.clear()
+        assert to.flush(LIMIT_S)
+    assert (tmp_path / "log").read_bytes() == b"".join(map(line, range(10)))
+
+
+def test_a_disk_that_has_failed_once_gets_what_comes_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A network's disk that does not answer in time is no reader that has gone: nothing is lost."""
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        to = Sink(file.fileno(), dropped)
+        write, failures = to._write, iter([errno.EIO])
+
+        def write_but_once(data: bytes) -> int:
+            for failure in failures:
+                raise OSError(failure, "the disk does not answer")
+            return write(data)
+
+        monkeypatch.setattr(to, "_write", write_but_once)
+        for n in range(10):
+            to.write(line(n))
         assert to.flush(LIMIT_S)
     assert (tmp_path / "log").read_bytes() == b"".join(map(line, range(10)))
 
