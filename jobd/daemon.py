@@ -94,6 +94,7 @@ class Daemon:
             lifespans=self._lifespans,
         )
         self._runner.on_change = self._lifespans.on_change = self._runs_changed
+        self._plane.on_call = self._watch.look_after
         self._reload = reload.Reload(
             loop=self._loop,
             to=to,
@@ -342,7 +343,7 @@ class Daemon:
 
     def _offer(self, ticks: deque[Due]) -> None:
         self._runner.offer(ticks)
-        self._watch.runs_changed()
+        self._watch.look_after()
         self._tell_status_soon()
 
     def _runs_changed(self) -> None:

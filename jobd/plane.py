@@ -92,6 +92,8 @@ class JobPlane:
         self._taking = False
         self._turns_taken = 0
         self._thread: threading.Thread | None = None
+        #: Is called before anything is handed over to the plane, so that somebody looks what becomes of it.
+        self.on_call: Callable[[], None] = lambda: None
 
     def start(self, stray: Callable[[str, BaseException], None], broken: Callable[[BaseException], None]) -> None:
         """Let the plane turn.
@@ -104,8 +106,9 @@ class JobPlane:
     def call(self, function: Callable[[Item], None], batches: Iterable[Iterable[Item]]) -> None:
         """Call `function` with each item, in order, one batch of them in each turn of the loop, as soon as it turns.
 
-        From any thread, and in one hop for all.
+        In one hop for all. From the control plane.
         """
+        self.on_call()
         for batch in batches:
             self._calls.append((function, deque(batch)))
         self.wake()
@@ -150,6 +153,14 @@ class JobPlane:
     def idle(self) -> bool:
         """Whether the plane has been told of everything and has taken it."""
         return not self._calls and not self._taking
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether the loop has callbacks, timers or descriptors of somebody's, and may come to run code by itself."""
+        if self._selector is None:
+            return False
+        loop: Any = self.loop
+        return bool(loop._ready or loop._scheduled or len(self._selector.get_map()) > 1)  # one wakes the loop
 
     @property
     def ident(self) -> int | None:

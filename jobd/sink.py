@@ -47,7 +47,7 @@ WRITE_BYTES = 65_536
 #: What a stream socket takes whole or not at all: one buffer of the kernel. From more than that it takes a part when it
 #: is nearly full, and journald, at the other end of one, would get half a line from a process that is killed then.
 SOCKET_WRITE_BYTES = 32_768
-#: What whoever logs writes at most before it leaves the rest to the writer thread: others may log faster than it writes.
+#: What whoever logs writes at most before it leaves the rest to the writer thread: others may log faster than that.
 TURN_BYTES = 65_536
 #: Behind a reader that is slow, whoever logs tries again when this much more waits: the writer thread may have to wait
 #: for the interpreter while others compute, though the reader has come back long ago. So much is then written.

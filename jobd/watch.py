@@ -3,9 +3,10 @@
 May import: events, log, notify, plane, runner, invoke, signals, stacks, agenda, garbage, clock, interpreter. Runs on
 the control loop: that it runs is the proof that this plane turns.
 
-An idle daemon is not woken up for this: the job plane is looked at only while a run is in flight. Between two
-looks a job may also have changed what becomes of our signals, or settings of the interpreter, so each look takes
-them back; and runs that a lack of memory has made stand still are helped on.
+An idle daemon is not woken up for this: the job plane is looked at only while a run is in flight, or while something
+is left on the loop that may run by itself. Between two looks a job may also have changed what becomes of our signals,
+or settings of the interpreter, so each look takes them back; and runs that a lack of memory has made stand still are
+helped on.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ ENDS_LOOKS = 4
 
 
 class Watch:
-    """Looks at the job plane while runs are in flight, and feeds systemd's watchdog."""
+    """Looks at the job plane while there may be code to run on it, and feeds systemd's watchdog."""
 
     def __init__(
         self,
@@ -62,8 +63,8 @@ class Watch:
         if self._notifier.watchdog_s is not None:
             self._feed(self._notifier.watchdog_s)
 
-    def runs_changed(self) -> None:
-        """Runs have been offered; look after them until none is left."""
+    def look_after(self) -> None:
+        """There are runs, or calls for the job plane; look after it until nothing is left."""
         if not self._looking:
             self._agenda.after(LOOK_EVERY_S, "look", self._look)
             self._looking = True
@@ -92,7 +93,7 @@ class Watch:
         elif held_s >= self._tell_at_s:
             self._tell_at_s = held_s * BACK_OFF
             self._tell(held_s)
-        self._looking = held_s >= HELD_S or self._runner.busy
+        self._looking = held_s > 0 or self._runner.busy or self._plane.has_leftovers
         if self._looking:
             self._agenda.after(LOOK_EVERY_S, "look", self._look)
         self._listen_for_deafness(held_s)  # last: looks that fail half-way do not count

@@ -16,6 +16,13 @@ class Final:
     def __del__(self): hold()
 async def hold_in_a_timer(): asyncio.get_running_loop().call_later(0.1, hold)
 """
+IDLE = """
+@every('1h')
+async def idle(): pass
+async def hold_later():
+    await asyncio.sleep(1.5)
+    hold()
+"""
 #: Ways in which a job's code comes to hold the loop; the job is named whichever it is.
 HOLDING = {
     "task that nobody awaits": "asyncio.create_task(inner())",
@@ -38,6 +45,52 @@ def test_whoever_holds_the_plane_is_named_with_the_line(launch: Launcher, body: 
     assert_hearts_beat(daemon, (FUNCTION_HEART,))
     assert_unharmed(daemon)
     assert_no_burst(daemon)
+
+
+#: Ways to come to hold the loop when no run is in flight, as a module's code; the job, if one is to be named.
+HOLDING_LATER = {
+    "timer": ("@every('1h')\nasync def job(): asyncio.get_running_loop().call_later(1.5, hold)", "job"),
+    "task": (
+        "async def later():\n    await asyncio.sleep(1.5)\n    hold()\n"
+        "@every('1h')\nasync def job(): asyncio.create_task(later())",
+        "job",
+    ),
+    "reader of a socket": (
+        "@every('1h')\nasync def job():\n    near, far = os.pipe()\n"
+        "    threading.Timer(1.5, os.write, (far, b'x')).start()\n"
+        "    def read():\n        os.read(near, 1)\n        hold()\n"
+        "    asyncio.get_running_loop().add_reader(near, read)",
+        "job",
+    ),
+    "lifespan that opens": ("@lifespan\nasync def shared():\n    hold()\n    yield", None),
+    "task of a lifespan": (
+        "@lifespan\nasync def shared():\n    task = asyncio.create_task(hold_later())\n    yield",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "job"), HOLDING_LATER.values(), ids=HOLDING_LATER)
+def test_whoever_holds_the_plane_of_an_idle_daemon_is_named(launch: Launcher, code: str, job: str | None) -> None:
+    """No run is in flight, and nothing is due for an hour: the line is there within a second all the same."""
+    daemon = launch(f"from jobd import lifespan\n{HELPERS}{IDLE}{code}")
+    blocking = daemon.wait_for("job.blocking")
+    assert blocking["job"] == job
+    assert any(daemon.line_of("# holds") in place for place in blocking["stack"]), blocking["stack"]
+    assert blocking["blocked_s"] < 1
+    daemon.wait_for("daemon.ready")
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+def test_a_handler_of_signals_that_holds_the_plane_is_named(launch: Launcher) -> None:
+    """A handler that a module has installed is called on the plane, whatever else is to be done there."""
+    daemon = launch(f"import signal\n{HELPERS}signal.signal(signal.SIGUSR2, lambda *args: hold())\n{IDLE}")
+    daemon.wait_for("run.finished", job="idle")
+    daemon.signal(signal.SIGUSR2)
+    blocking = daemon.wait_for("job.blocking")
+    assert any(daemon.line_of("# holds") in place for place in blocking["stack"]), blocking["stack"]
+    assert daemon.stop() == 0
 
 
 def assert_no_burst(daemon: Daemon) -> None:

@@ -173,7 +173,7 @@ def test_memory_is_bounded_while_a_thread_has_the_lock(pipe: Pipe, monkeypatch: 
 
 
 def test_whoever_logs_does_not_write_for_others_for_ever(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where each line that is written makes two more, and the reader takes them all, nobody but the writer is held up."""
+    """Where each line that is written makes two more, and the reader takes all, only the writer is held up."""
     monkeypatch.setattr(sink, "MAX_WAITING_BYTES", 200_000)
     to = Sink(pipe.writing, dropped)
     grown, enough, most = threading.Event(), threading.Event(), 0

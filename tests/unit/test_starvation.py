@@ -182,7 +182,7 @@ class Parts:
 
     def _offer(self, rows: deque[Any]) -> None:
         self.runner.offer(rows)
-        self.watch.runs_changed()
+        self.watch.look_after()
 
     def _stop_spawning(self) -> None:
         rows = self.spawner.stop()
