@@ -289,12 +289,19 @@ class Daemon:
         if not self._heard:  # else these are still to be obeyed, because memory was lacking
             self._heard_at = self._loop.time()
             self._heard = signals.take()
+        takes_its_time = any(map(signals.asks_for_stop, self._heard))
+        self._obey_all()
+        if takes_its_time:
+            self._heard = signals.take()  # heard together with these: they came while these were being obeyed
+            self._obey_all()
+        self._fences.guard.relax()
+
+    def _obey_all(self) -> None:
         while self._heard:
             signum = self._heard[0]
             self._obey(signum)
             # Each once: a storm of SIGUSR1 must not keep a stop waiting.
             self._heard = [other for other in self._heard if other != signum]
-        self._fences.guard.relax()
 
     def _obey(self, signum: int) -> None:
         """Every signal comes by here, in the order in which they came."""

@@ -239,7 +239,3 @@ class Requests:
         new = heard_at != self._heard_at and heard_at - self._last >= ONE_REQUEST_S
         self._heard_at, self._last = heard_at, now
         return new
-
-    def obeyed(self, now: float) -> None:
-        """The request has been obeyed, which may take its time: what is heard right after that waited meanwhile."""
-        self._last = now

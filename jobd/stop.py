@@ -219,7 +219,6 @@ class StopSequence:
             self._signal = signum
             self._signalled = True
             self._settle()
-            self._requests.obeyed(self._loop.time())
 
     def failed(self, error: BaseException) -> None:
         """The daemon itself has failed; it stops as well as it still can."""

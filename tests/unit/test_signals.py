@@ -190,15 +190,6 @@ def test_a_signal_that_waited_behind_one_that_could_not_be_obeyed_is_not_new() -
     assert requests.is_new(11.4, 11.4)
 
 
-def test_a_signal_that_waited_while_another_one_was_obeyed_is_not_new() -> None:
-    """It may have come right after that; one that comes well after the other has been obeyed is."""
-    requests = Requests()
-    assert requests.is_new(10.0, 10.0)
-    requests.obeyed(12.0)
-    assert not requests.is_new(12.1, 12.1)
-    assert requests.is_new(12.4, 12.4)
-
-
 def test_a_signal_that_wakes_nobody_sets_the_wakeup_descriptor_again() -> None:
     """Whoever has cleared it costs no signal."""
     code = (

@@ -381,20 +381,6 @@ def test_signals_a_quarter_of_a_second_apart_are_two(loop: VirtualLoop, stop: St
     assert stop.state is State.CANCELLING
 
 
-def test_a_signal_that_waits_while_the_first_is_obeyed_is_no_second_one(
-    loop: VirtualLoop, stop: Stop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Among hundreds of threads that compute, that may take a while; a request that is made later counts."""
-    monkeypatch.setattr(stop.manager, "stopping", lambda _: loop.stall(3 * signals.ONE_REQUEST_S))
-    stop.signal()
-    loop.stall(0.01)
-    stop.hear(signal.SIGINT)
-    assert stop.runs.cancelled_at == []
-    loop.pass_time(signals.ONE_REQUEST_S)
-    stop.hear(signal.SIGINT)
-    assert stop.state is State.CANCELLING
-
-
 def test_a_signal_that_is_told_again_later_is_one_request(loop: VirtualLoop, stop: Stop) -> None:
     """Where memory is lacking for long, one signal is told until all of it could be done."""
     heard_at = loop.time()
