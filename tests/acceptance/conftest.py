@@ -1,5 +1,7 @@
 """Starts daemons for tests, and sees to it that none outlives its test."""
 
+import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -60,6 +62,19 @@ def launch(tmp_path: Path) -> Iterator[Launcher]:
     yield launcher
     left = launcher.end()
     assert not left, f"processes left behind: {left}"
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, str]]:
+    """The end of a new terminal that is ours, and the path of the one for programs."""
+    ours, theirs = pty.openpty()
+    path = os.ttyname(theirs)
+    os.close(theirs)
+    yield ours, path
+    try:
+        os.close(ours)
+    except OSError:  # the test has closed it
+        pass
 
 
 class Command:

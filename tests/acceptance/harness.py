@@ -233,6 +233,11 @@ def becoming_jobd(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", f"import os, signal, sys\n{code}\nos.execv(sys.argv[1], sys.argv[1:])", JOBD)
 
 
+def on_terminal(path: str) -> tuple[str, ...]:
+    """A program that becomes jobd as the leader of the terminal's session, as `docker run -it` or a shell starts it."""
+    return becoming_jobd(f"os.getsid(0) == os.getpid() or os.setsid()\nos.close(os.open({path!r}, os.O_RDWR))")
+
+
 def parsed(raw: bytes) -> Line:
     """One line of the log: a JSON object, in UTF-8, strictly as RFC 8259 says, on one line for every kind of reader."""
     text = raw.decode()

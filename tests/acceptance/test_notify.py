@@ -54,6 +54,7 @@ class Manager:
             self.hear("nothing begins like this")
         except BlockingIOError:
             pass
+        self.socket.settimeout(PATIENCE_S)
 
 
 @pytest.fixture(params=NAMES)
@@ -76,9 +77,18 @@ def test_ready_is_said_when_the_jobs_are_loaded_and_stopping_when_the_drain_begi
 ) -> None:
     """Not before, and each once; the drain asks for time as it begins."""
     daemon = launch(
-        "log.info('importing'); time.sleep(0.5)\n@every('1h')\nasync def job(): await asyncio.sleep(60)",
+        """
+        log.info("importing")
+        while not os.path.exists("may go on"): time.sleep(0.01)
+        @every("1h")
+        async def job(): await asyncio.sleep(60)
+        """,
         NOTIFY_SOCKET=manager.address,
     )
+    daemon.wait_for("importing")
+    manager.hear_out()
+    assert "READY=1" not in manager.words
+    (daemon.directory / "may go on").touch()
     manager.hear("READY=1")
     daemon.wait_for("run.started")
     assert daemon.stop() == 0

@@ -1,20 +1,19 @@
 """jobd as PID 1, the first process of a container: signals without default actions, and other people's orphans."""
 
 import os
-import pty
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from .conftest import Launcher
-from .harness import JOBD, PATIENCE_S, Daemon, becoming_jobd, children_of, poll
+from .harness import JOBD, PATIENCE_S, Daemon, becoming_jobd, children_of, on_terminal, poll
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 BEAT = """
@@ -364,24 +363,6 @@ def test_the_watchdog_of_pid_1_is_fed_by_the_daemon(first: First, tmp_path: Path
         poll(lambda: b"WATCHDOG=1" in manager.recv(4096), "the watchdog is fed")
         assert daemon.stop() == 0
         poll(lambda: b"STOPPING=1" in manager.recv(4096), "the stop is told")
-
-
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, str]]:
-    """The end of a new terminal that is ours, and the path of the one for programs."""
-    ours, theirs = pty.openpty()
-    path = os.ttyname(theirs)
-    os.close(theirs)
-    yield ours, path
-    try:
-        os.close(ours)
-    except OSError:  # the test has closed it
-        pass
-
-
-def on_terminal(path: str) -> tuple[str, ...]:
-    """A program that becomes jobd as the leader of the terminal's session, as `docker run -it` starts it."""
-    return becoming_jobd(f"os.setsid()\nos.close(os.open({path!r}, os.O_RDWR))")
 
 
 def test_control_c_is_one_request(first: First, terminal: tuple[int, str]) -> None:
