@@ -277,8 +277,7 @@ class Daemon:
         self._stop.use(settings)
         self._fences.allow(stop.bound_s(settings))
         setting.in_use = settings
-        if loaded.lifespans != self._loaded.lifespans:
-            self._lifespans.retire(self._runner.begun, but_last=bool(loaded.lifespans))
+        self._lifespans.retire(self._runner.begun, but=loaded.lifespans)
         garbage.drop(self._loaded)
         loaded = Loaded(loaded.jobs, loaded.lifespans)  # and not what it takes to take it back
         self._loaded, self._settings = loaded, settings  # at last: where memory is lacking, all of it is done again

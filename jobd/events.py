@@ -138,8 +138,8 @@ LIFESPAN_FAILED = _event(
     module="the module", error=_ERROR, traceback=_TRACEBACK,
 )  # fmt: skip
 LIFESPAN_ABANDONED = _event(
-    "lifespan.abandoned", "error", "The lifespans of the jobs' modules had not closed when the time was up.",
-    stack=_STACK,
+    "lifespan.abandoned", "error", "The lifespan of a module had not closed when the time was up.",
+    module="the module", stack=_STACK,
 )  # fmt: skip
 DAEMON_RELOADED = _event(
     "daemon.reloaded", "info", "Jobs and settings were read again (SIGHUP), and are in use.",

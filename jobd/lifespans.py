@@ -1,9 +1,12 @@
 """What the jobs of a module share, opened before their first run and closed after their last.
 
 May import: errors, events, faults, log, plane, stacks. An asynchronous context manager is entered and left by one and
-the same task on the job plane, as libraries want it; here stands what the control plane knows of that task.
+the same task on the job plane, as libraries want it, and each lifespan has a task of its own; here stands what the
+control plane knows of these tasks.
 
-A reload opens new ones before the old ones close: these are left when the runs that may use them have ended.
+A lifespan has one life at a time, because both halves of it change the globals of one module: a reload opens those that
+are not open yet, before those that are not needed any more close; these are left when the runs that may use them have
+ended.
 
 Tricky: memory may be lacking anywhere. What has become of a life stands in it; the control plane is only told to look,
 and looks again where it could not see to it.
@@ -48,23 +51,29 @@ class Lifespans:
         """They live on `plane`; what becomes of them is told on `loop`, the control loop."""
         self._plane = plane
         self._log = to
-        self._lives: list[_Life] = []
+        self._lives: list[_Life] = []  # in the order in which they were opened
+        self._in_use = _Group()
+        self._opening: _Opening | None = None
         context = contextvars.Context()
-        self._call = lambda: loop.call_soon_threadsafe(self.resume, context=context)
+        self._call: Callable[[], object] = lambda: loop.call_soon_threadsafe(self.resume, context=context)
         self._untold = False
         #: Called on the control plane when one has closed.
         self.on_change: Callable[[], None] = lambda: None
 
     def open(self, lifespans: Sequence[Lifespan], opened: Opened) -> None:
-        """Open them, in order, beside those that are open. Where one raises, those before it are closed again."""
-        life = _Life(lifespans, opened)
-        self._lives.append(life)
-        try:
-            life.start(self._plane, self._tell)
-        except BaseException:
-            life.dropped = True  # it may be on its way to the plane all the same
-            self._lives.remove(life)
-            raise
+        """Open those that are not open yet, in order. Where one raises, those before it are closed again.
+
+        One that waits for runs to end before it closes is in use again, whatever becomes of the others; one that is
+        closing is opened anew when that is done.
+        """
+        opening = _Opening(lifespans, opened)
+        self._call()
+        self._opening = opening
+
+    def are_in_use(self, lifespans: Iterable[Lifespan]) -> bool:
+        """Whether all of these are open, and stay so."""
+        in_use = [life.lifespan for life in self._lives if life.is_open and life.group is self._in_use]
+        return all(lifespan in in_use for lifespan in lifespans)
 
     @property
     def closed(self) -> bool:
@@ -73,34 +82,44 @@ class Lifespans:
 
     def close(self) -> None:
         """Ask all of them to close, the last one first; one that has not opened yet is cancelled."""
+        if self._opening is not None:
+            self._opening.group.closing = True
         for life in self._lives:
-            life.close(self._plane)
+            life.group.closing = True
+        self._close_in_turn()
 
     def cancel(self) -> None:
         """Cancel those that have been asked to close and have not; ask the others."""
-        for life in self._lives:
+        asked = [life for life in self._lives if life.is_asked]
+        self.close()
+        for life in asked:
             life.close(self._plane, again=True)
 
-    def retire(self, runs: Iterable[str], *, but_last: bool) -> None:
-        """Close them, but for those opened last, when none of these runs is in flight any more."""
-        for life in self._lives[:-1] if but_last else self._lives:
-            if life.needed_by is None:
-                life.needed_by = set(runs)
+    def retire(self, runs: Iterable[str], *, but: Collection[Lifespan]) -> None:
+        """Close all but those when none of these runs is in flight any more."""
+        retired = [life for life in self._lives if life.group is self._in_use and life.lifespan not in but]
+        if retired:
+            group = _Group(set(runs))
+            for life in retired:
+                life.group = group
 
     @property
     def retiring(self) -> bool:
         """Whether any waits for runs to end before it closes."""
-        return any(life.needed_by is not None for life in self._lives)
+        return any(life.group.needed_by is not None for life in self._lives)
 
     def runs_ended(self, in_flight: Collection[str]) -> None:
         """Only these runs are in flight now."""
-        for life in list(self._lives):
-            if life.needed_by is not None and not any(run in in_flight for run in life.needed_by):
-                life.close(self._plane)
+        for life in self._lives:
+            if life.group.needed_by is not None and not any(run in in_flight for run in life.group.needed_by):
+                life.group.closing = True
+        self._close_in_turn()
 
-    def newest_stack(self) -> list[str]:
-        """Where those that have been opened last stand in the code."""
-        return self._lives[-1].stack(self._plane.ident) if self._lives else []
+    def opening_stack(self) -> list[str]:
+        """Where that stands in the code which those that are being opened wait for."""
+        lifespans = [] if self._opening is None else self._opening.lifespans
+        awaited = [life for life in map(self._life_of, lifespans) if life is not None and not life.is_open]
+        return awaited[0].stack(self._plane.ident) if awaited else []
 
     def abandon(self) -> None:
         """Tell of those that have not closed, and how the others have that nobody has come to see off."""
@@ -108,7 +127,8 @@ class Lifespans:
             if life.has_ended:
                 self._tell_failure(life)
             else:
-                self._log.emit(events.LIFESPAN_ABANDONED, stack=life.stack(self._plane.ident))
+                stack = life.stack(self._plane.ident)
+                self._log.emit(events.LIFESPAN_ABANDONED, module=life.lifespan.module, stack=stack)
 
     def _tell(self) -> None:
         """On the job plane: something has become of one of them."""
@@ -116,67 +136,131 @@ class Lifespans:
 
     def resume(self) -> None:
         """Look what has become of each, and see to it."""
-        for life in list(self._lives):
-            if life.has_opened:
-                life.opened(None)
-            if life.has_ended:
-                self._see_off(life)
+        for life in [life for life in self._lives if life.has_ended]:
+            self._see_off(life)
+        if self._opening is not None:
+            self._go_on(self._opening)
+        self._close_in_turn()
         if self._untold:
             self.on_change()
             self._untold = False
 
     def _see_off(self, life: "_Life") -> None:
-        if not life.is_told:
-            life.opened(life.fault or faults.of_lifespan_closed(life.module))
+        opening = self._opening
+        if opening is not None and life.group is opening.group and not opening.group.closing:
+            opening.fault = life.fault or faults.of_lifespan_closed(life.lifespan.module)
+            opening.group.closing = True
         else:
             self._tell_failure(life)
         self._untold = True
         self._lives.remove(life)
 
     def _tell_failure(self, life: "_Life") -> None:
-        """Tell, once, what one has raised that had opened; who has had it opened is told the rest."""
-        if life.is_told and life.fault is not None:
-            self._log.emit(events.LIFESPAN_FAILED, module=life.module, **(life.fault.failure or {}))
+        """Tell, once, what one has raised that had opened; who wants it open is told the rest."""
+        if life.has_opened and life.fault is not None:
+            self._log.emit(events.LIFESPAN_FAILED, module=life.lifespan.module, **(life.fault.failure or {}))
             life.fault = None
+
+    def _go_on(self, opening: "_Opening") -> None:
+        """Open the next one; tell when all are open, or when those that had opened before one failed have closed."""
+        mine = [life for life in self._lives if life.group is opening.group]
+        if opening.group.closing:
+            if not mine:
+                self._end(opening, opening.fault or faults.of_lifespan_closed(opening.lifespans[-1].module))
+        elif self._have_opened(opening):
+            for life in mine:
+                life.group = self._in_use
+            self._end(opening, None)
+
+    def _end(self, opening: "_Opening", fault: Fault | None) -> None:
+        opening.opened(fault)
+        self._opening = None
+
+    def _have_opened(self, opening: "_Opening") -> bool:
+        """Whether all are open; else the first one that is not is opened, once its earlier life has ended."""
+        for lifespan in opening.lifespans:
+            life = self._life_of(lifespan)
+            if life is None:
+                self._start(_Life(lifespan, opening.group))
+                return False
+            if not life.is_open:
+                return False
+            if life.group is not opening.group:
+                life.group = self._in_use
+        return True
+
+    def _life_of(self, lifespan: Lifespan) -> "_Life | None":
+        return next((life for life in self._lives if life.lifespan == lifespan), None)
+
+    def _start(self, life: "_Life") -> None:
+        self._lives.append(life)
+        try:
+            life.start(self._plane, self._tell)
+        except BaseException:
+            life.dropped = True  # it may be on its way to the plane all the same
+            self._lives.remove(life)
+            raise
+
+    def _close_in_turn(self) -> None:
+        """Of each group that is to close, ask the life that is the last one now."""
+        for group, life in {life.group: life for life in self._lives}.items():
+            if group.closing:
+                life.close(self._plane)
+
+
+class _Group:
+    """Lives that close one after the other, the last one first, because it may use those before it."""
+
+    def __init__(self, needed_by: set[str] | None = None) -> None:
+        #: The runs that are to end before they are closed; None: they are in use.
+        self.needed_by = needed_by
+        self.closing = False
+
+
+class _Opening:
+    """What somebody wants open, and what has come in between."""
+
+    def __init__(self, lifespans: Sequence[Lifespan], opened: Opened) -> None:
+        self.lifespans = lifespans
+        self.opened = opened
+        #: Those that are opened for it, until all are open.
+        self.group = _Group()
+        self.fault: Fault | None = None
 
 
 class _Life:
-    """Lifespans that are opened together, and the task that does it."""
+    """One lifespan that is opened and closed, and the task that does it."""
 
-    def __init__(self, lifespans: Sequence[Lifespan], opened: Opened) -> None:
-        self._lifespans = lifespans
-        self._opened = opened
+    def __init__(self, lifespan: Lifespan, group: _Group) -> None:
+        self.lifespan = lifespan
+        #: With which others it is closed.
+        self.group = group
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._asked = False
+        #: Whether it has been asked to close.
+        self.is_asked = False
         #: Whether handing it to the plane has failed; if it has got there all the same, it is to be left alone.
         self.dropped = False
-        #: Whether they have opened, once; and whether the task has ended.
+        #: Whether it has opened, once; and whether the task has ended.
         self.has_opened = False
         self.has_ended = False
-        #: Whether anybody has been told that they have opened, or not.
-        self.is_told = False
-        #: At which module the task is, and what has come out of it.
-        self.module = ""
+        #: What has come out of it.
         self.fault: Fault | None = None
-        #: The runs that are to end before they are closed; None: they are in use.
-        self.needed_by: set[str] | None = None
 
-    def opened(self, fault: Fault | None) -> None:
-        """Tell whoever has had them opened, once."""
-        if not self.is_told:
-            self._opened(fault)
-            self.is_told = True
+    @property
+    def is_open(self) -> bool:
+        """Whether it has opened, and is not to close."""
+        return self.has_opened and not self.has_ended and not self.group.closing
 
     def start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
-        """Open them on the plane; `tell` is called there when they are open, and when they have closed."""
+        """Open it on the plane; `tell` is called there when it is open, and when it has closed."""
         plane.call(self._start, [[(partial(self._begin, plane.loop, tell), tell)]])
 
     def close(self, plane: JobPlane, *, again: bool = False) -> None:
         """Have the task leave what it has entered; `again`: cancel it if it has been asked before."""
-        if again or not self._asked:
-            cancel = self._asked or not self.has_opened
-            self._asked = True
+        if again or not self.is_asked:
+            cancel = self.is_asked or not self.has_opened
+            self.is_asked = True
             plane.call(lambda _: self._close(cancel), [[None]])
 
     def stack(self, ident: int | None) -> list[str]:
@@ -210,30 +294,19 @@ class _Life:
         self._task = task
 
     async def _live(self, tell: Callable[[], None]) -> None:
-        stack = AsyncExitStack()
+        entered = AsyncExitStack()
         try:
-            for each in self._lifespans:
-                await self._enter(each, stack)
+            await self._enter(entered)
             self.has_opened = True
             tell()
             await self._closing.wait()
         finally:
-            await stack.aclose()  # without the exception of another one, or of being cancelled: it is none of theirs
+            await entered.aclose()  # without the exception of being cancelled: it is none of theirs
 
-    async def _enter(self, each: Lifespan, stack: AsyncExitStack) -> None:
-        self.module = each.module
-        function = each.function
+    async def _enter(self, entered: AsyncExitStack) -> None:
+        function = self.lifespan.function
         enter = asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function
-        entered = AsyncExitStack()
         await entered.enter_async_context(enter())
-        stack.push_async_callback(self._leave, each.module, entered)
-
-    async def _leave(self, module: str, entered: AsyncExitStack) -> None:
-        try:
-            await entered.aclose()
-        except BaseException:
-            self.module = module
-            raise
 
     def _close(self, cancel: bool) -> None:
         if cancel and self._task is not None:
@@ -244,7 +317,7 @@ class _Life:
     def _end(self, task: asyncio.Task[None], tell: Callable[[], None]) -> None:
         if not task.cancelled():
             self.fault = self._fault(task.exception())
-        elif not self._asked:
+        elif not self.is_asked:
             self.fault = self._fault(asyncio.CancelledError("something in it has been cancelled"))
         self._task = None  # here: with the task goes what it has raised, and with that what a job has left there
         self.has_ended = True
@@ -253,6 +326,6 @@ class _Life:
     def _fault(self, error: BaseException | None) -> Fault | None:
         """What is told of the error; made here, because that runs the user's code."""
         try:
-            return None if error is None else faults.of_lifespan(self.module, error)
+            return None if error is None else faults.of_lifespan(self.lifespan.module, error)
         except Exception:  # no memory, say
             return _STARVED

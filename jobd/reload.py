@@ -153,9 +153,9 @@ class Reload:
         result = self._result
         if isinstance(result, list):
             return self._refusing(result)
-        loaded, used = result[1], self._in_use()
-        self._changes = difference(used.jobs, loaded.jobs)
-        return Reload._open if loaded.lifespans and loaded.lifespans != used.lifespans else Reload._take
+        loaded = result[1]
+        self._changes = difference(self._in_use().jobs, loaded.jobs)
+        return Reload._take if self._lifespans.are_in_use(loaded.lifespans) else Reload._open
 
     @property
     def _new(self) -> Read:
@@ -163,14 +163,14 @@ class Reload:
         return cast(Read, self._result)
 
     def _open(self) -> None:
-        """Open what the new jobs share."""
+        """Open what the new jobs share, where it is not open."""
         self._agenda.after(TELL_AFTER_S, "tell", partial(self._tell_opening, TELL_AFTER_S))
         self._opening = True
         self._lifespans.open(self._new[1].lifespans, self._opened)
 
     def _tell_opening(self, waited_s: float) -> None:
         """It takes long: where it stands."""
-        self._log.emit(events.RELOAD_WAITING, waited_s=waited_s, stack=self._lifespans.newest_stack())
+        self._log.emit(events.RELOAD_WAITING, waited_s=waited_s, stack=self._lifespans.opening_stack())
         self._agenda.after(waited_s, "tell", partial(self._tell_opening, 2 * waited_s))
 
     def _opened(self, fault: Fault | None) -> None:

@@ -306,6 +306,35 @@ def test_lifespans_are_opened_anew(launch: Launcher) -> None:
     daemon.assert_log_is_consistent()
 
 
+def test_a_lifespan_that_is_open_is_not_opened_again(launch: Launcher, tmp_path: Path) -> None:
+    """With a module that has not been imported again: whatever is added beside it, or is refused, or goes."""
+    shared = (
+        "from jobd import lifespan\n@lifespan\nasync def life():\n    global http\n    http = ['open']\n"
+        "    log.info('open', of=__name__); yield; http.clear(); log.info('close', of=__name__)\n"
+    )
+    (tmp_path / ".env").write_text("JOBD_JOBS=jobs\n")
+    launch.write("other", shared, "@every('1h')\nasync def joins(): pass")
+    launch.write("broken", shared.replace("yield", "raise OSError; yield"), "@every('1h')\nasync def no(): pass")
+    launch.write("jobs", shared, "@every('0.2')\nasync def uses(): assert http == ['open']")
+    daemon = launch("", "run")
+    daemon.wait_for("run.finished", job="uses")
+    for targets, event in (
+        ("jobs broken", "reload.refused"),
+        ("jobs other", "daemon.reloaded"),
+        ("jobs", "daemon.reloaded"),
+    ):
+        (tmp_path / ".env").write_text(f"JOBD_JOBS={targets}\n")
+        reload(daemon, event)
+        count = len(daemon.events("run.finished", job="uses"))
+        daemon.wait_for("run.finished", job="uses", count=count + 2)
+    assert [line["of"] for line in daemon.events("open")] == ["jobs", "broken", "other"]
+    assert [line["of"] for line in daemon.events("close")] == ["other"]
+    assert daemon.stop() == 0
+    assert [line["of"] for line in daemon.events("close")] == ["other", "jobs"]
+    assert set(daemon.outcomes()) == {"succeeded"}
+    daemon.assert_log_is_consistent()
+
+
 def test_many_requests_at_once(launch: Launcher) -> None:
     """Each is heard, some together; a stop in the middle of it is a stop."""
     daemon = launch(STEADY)

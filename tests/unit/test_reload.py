@@ -70,8 +70,12 @@ class Starved:
             raise MemoryError
         self.opened = opened
 
-    def newest_stack(self) -> list[str]:
-        """As `Lifespans.newest_stack`."""
+    def are_in_use(self, lifespans: Sequence[Lifespan]) -> bool:
+        """As `Lifespans.are_in_use`."""
+        return all(each in self.in_use.lifespans for each in lifespans)
+
+    def opening_stack(self) -> list[str]:
+        """As `Lifespans.opening_stack`."""
         return ["where it opens"]
 
     def read_up(self) -> None:
