@@ -209,15 +209,31 @@ def _refuse_unreachable(function: Callable[..., Any]) -> None:
 
 def _forget(here: str, old: dict[str, ModuleType]) -> None:
     """Move the user's modules from `sys.modules` to the old ones, if any has changed."""
-    users = {name: file for name in _imported.keys() & sys.modules.keys() if (file := _users_file(name, here))}
+    users = [name for name in _imported.keys() & sys.modules.keys() if _is_users(name, here)]
     if all(_imported[name] == _stamp(sys.modules[name]) for name in users):
         return  # so they keep what they have in their globals
-    for name, file in users.items():
+    for name in users:
         old[name] = sys.modules[name]
         del sys.modules[name]
-        with contextlib.suppress(OSError, ValueError, NotImplementedError):  # of an edit within the same second, it
-            Path(importlib.util.cache_from_source(str(file))).unlink()  # would be taken for up to date
+        _drop_cache(old[name])
+    for name, module in old.items():
+        _unbind(name, module)
     importlib.invalidate_caches()
+
+
+def _drop_cache(module: ModuleType) -> None:
+    """Have the file compiled again: after an edit within the same second, the cache would be taken for up to date."""
+    if file := _file_of(module):
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):
+            Path(importlib.util.cache_from_source(str(file))).unlink()
+
+
+def _unbind(name: str, module: ModuleType) -> None:
+    """Have the module's package not know it any more, if that stays: it would hand it out instead of a new one."""
+    package, _, child = name.rpartition(".")
+    with contextlib.suppress(Exception):  # a package may be anything
+        if vars(sys.modules[package])[child] is module:
+            delattr(sys.modules[package], child)
 
 
 def _record(before: Collection[str], began_ns: int) -> None:
@@ -243,9 +259,19 @@ def _put_back(old: dict[str, ModuleType], before: dict[str, ModuleType]) -> None
 
 def _file_of(module: ModuleType) -> Path | None:
     try:
-        return Path(str(module.__file__))
+        return None if module.__file__ is None else Path(str(module.__file__))
     except BaseException:  # it has none, or is an object that answers with anything
         return None
+
+
+def _places(module: ModuleType) -> list[Path]:
+    """Where its Python code lies: the file, or the directories of a package that has none."""
+    if file := _file_of(module):
+        return [file] if file.suffix == ".py" else []
+    try:
+        return [Path(str(place)) for place in module.__path__]
+    except BaseException:  # it has none, or is an object that answers with anything
+        return []
 
 
 def _stamp(module: ModuleType) -> tuple[int, ...]:
@@ -257,16 +283,16 @@ def _stamp(module: ModuleType) -> tuple[int, ...]:
     return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def _users_file(name: str, here: str) -> Path | None:
-    """The module's file, if it is Python code of the user's, and in the directory."""
-    file = _file_of(sys.modules[name])
-    if file is None:
-        return None
+def _is_users(name: str, here: str) -> bool:
+    """Whether the module is Python code of the user's, and in the directory."""
+    places = _places(sys.modules[name])
     ours = name.partition(".")[0] in ("jobd", "__main__")
-    pythons = file.is_relative_to(sys.prefix) or file.is_relative_to(_PYTHONS)
-    installed = pythons or not _INSTALLED.isdisjoint(file.parts)
-    users = bool(here) and file.suffix == ".py" and file.is_relative_to(here) and not ours and not installed
-    return file if users else None
+    return bool(here and places) and not ours and all(_is_users_place(place, here) for place in places)
+
+
+def _is_users_place(place: Path, here: str) -> bool:
+    pythons = place.is_relative_to(sys.prefix) or place.is_relative_to(_PYTHONS)
+    return place.is_relative_to(here) and not pythons and _INSTALLED.isdisjoint(place.parts)
 
 
 def _from_the_module_on(error: BaseException) -> BaseException:

@@ -473,6 +473,56 @@ def test_after_a_fault_the_earlier_modules_are_back(tmp_path: Path, load: Load, 
     assert sys.modules["packed_jobs.tasks"] is not module
 
 
+def _write(file: Path, source: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(source)
+
+
+def test_a_package_without_a_file_is_imported_afresh_like_any_other(tmp_path: Path, load: Load, faults: Faults) -> None:
+    """The old one keeps what old code finds in it, and is back after a fault."""
+    _write(tmp_path / "bare_package" / "part.py", "SECONDS = 1")
+    _write(
+        tmp_path / "bare_package" / "tasks.py",
+        "from jobd import every\nfrom bare_package import part\n@every(part.SECONDS)\ndef task(): ...\n",
+    )
+    load("bare_package.tasks")
+    package, part = sys.modules["bare_package"], sys.modules["bare_package.part"]
+    _write(tmp_path / "bare_package" / "part.py", "SECONDS = None")
+    with pytest.raises(InvalidConfig):
+        load("bare_package.tasks", fresh=True)
+    assert sys.modules["bare_package"] is package
+    assert sys.modules["bare_package.part"] is part is package.part
+    _write(tmp_path / "bare_package" / "part.py", "SECONDS = 22")
+    assert load("bare_package.tasks", fresh=True)[0].schedule == Every(22)
+    assert package.part is part
+    assert sys.modules["bare_package"].part is not part
+
+
+def test_a_package_that_is_installed_in_part_gives_the_new_modules(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, load: Load
+) -> None:
+    """It stays, and so does what is installed; after a fault it has the old ones again."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    sys.path.append(str(elsewhere))
+    _write(elsewhere / "shared_package" / "installed.py", "")
+    _write(tmp_path / "shared_package" / "part.py", "SECONDS = 1")
+    _write(
+        tmp_path / "shared_tasks.py",
+        "from jobd import every\nfrom shared_package import installed, part\n@every(part.SECONDS)\ndef task(): ...\n",
+    )
+    load("shared_tasks")
+    package, part = sys.modules["shared_package"], sys.modules["shared_package.part"]
+    _write(tmp_path / "shared_package" / "part.py", "SECONDS = None")
+    with pytest.raises(InvalidConfig):
+        load("shared_tasks", fresh=True)
+    assert package.part is part
+    _write(tmp_path / "shared_package" / "part.py", "SECONDS = 22")
+    installed = package.installed
+    assert load("shared_tasks", fresh=True)[0].schedule == Every(22)
+    assert sys.modules["shared_package"] is package
+    assert sys.modules["shared_package.installed"] is installed is package.installed
+
+
 def test_only_what_lies_in_the_directory_and_was_loaded_is_forgotten(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, load: Load
 ) -> None:
@@ -500,5 +550,5 @@ def test_only_what_lies_in_the_directory_and_was_loaded_is_forgotten(
 
 def test_modules_of_python_itself_are_nobodys_to_forget() -> None:
     """Also where jobd runs in the root of all directories, as in many a container."""
-    assert modules._users_file("asyncio.events", "/") is None
-    assert modules._users_file(__name__, "/") == Path(__file__)
+    assert not modules._is_users("asyncio.events", "/")
+    assert modules._is_users(__name__, "/")
