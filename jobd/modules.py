@@ -128,7 +128,8 @@ def recorded(here: str, *, fresh: bool) -> Iterator[Callable[[], None]]:
     """Remember what is imported meanwhile.
 
     If `fresh`, and any of what was imported before and lies under the directory `here` has changed since, forget that
-    first. It is put back if an exception comes by, or whenever what is yielded is called.
+    first. If an exception comes by, or whenever what is yielded is called, it is put back, and what has been imported
+    from there since then is forgotten.
     """
     known = dict(_imported)
     old: dict[str, ModuleType] = {}
@@ -136,7 +137,8 @@ def recorded(here: str, *, fresh: bool) -> Iterator[Callable[[], None]]:
     began_ns = Real.time_ns() - _COARSE_NS
 
     def take_back() -> None:
-        _put_back(old, before)
+        if fresh:
+            _put_back(old, [name for name in sys.modules.keys() - before.keys() if _is_users(name, here)])
         _imported.update({name: known[name] for name in old})
 
     try:
@@ -212,13 +214,18 @@ def _forget(here: str, old: dict[str, ModuleType]) -> None:
     users = [name for name in _imported.keys() & sys.modules.keys() if _is_users(name, here)]
     if all(_imported[name] == _stamp(sys.modules[name]) for name in users):
         return  # so they keep what they have in their globals
-    for name in users:
-        old[name] = sys.modules[name]
-        del sys.modules[name]
-        _drop_cache(old[name])
-    for name, module in old.items():
-        _unbind(name, module)
+    _take_out(users, old)
     importlib.invalidate_caches()
+
+
+def _take_out(names: Collection[str], taken: dict[str, ModuleType]) -> None:
+    """Move the modules from `sys.modules` to the ones that have been taken."""
+    for name in names:
+        taken[name] = sys.modules[name]
+        del sys.modules[name]
+        _drop_cache(taken[name])
+    for name in names:
+        _unbind(name, taken[name])
 
 
 def _drop_cache(module: ModuleType) -> None:
@@ -245,10 +252,9 @@ def _record(before: Collection[str], began_ns: int) -> None:
             _imported[name] = stamp if stamp < (began_ns,) else _UNSURE
 
 
-def _put_back(old: dict[str, ModuleType], before: dict[str, ModuleType]) -> None:
-    """Have the old modules again, and none that was imported in their place."""
-    for name in old.keys() & sys.modules.keys() - before.keys():
-        del sys.modules[name]
+def _put_back(old: dict[str, ModuleType], new: Collection[str]) -> None:
+    """Have the old modules again, and none that was imported in their place, or for them."""
+    _take_out(new, {})
     sys.modules.update(old)
     for name, module in old.items():
         package, _, child = name.rpartition(".")

@@ -82,6 +82,11 @@ async def bare(): ...
 """
 
 
+def _write(file: Path, source: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(source)
+
+
 def test_a_module_gives_the_jobs_that_are_declared_in_it(module: Module, load: Load) -> None:
     """In the order of the code; what is not declared is none."""
     name = module(JOBS)
@@ -473,9 +478,24 @@ def test_after_a_fault_the_earlier_modules_are_back(tmp_path: Path, load: Load, 
     assert sys.modules["packed_jobs.tasks"] is not module
 
 
-def _write(file: Path, source: str) -> None:
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(source)
+def test_nothing_of_what_was_refused_is_left(tmp_path: Path, load: Load) -> None:
+    """Modules that came with it are imported again with the next load, and no package that stays hands them out."""
+    _write(tmp_path / "staying_package" / "__init__.py", JOBS)
+    load("staying_package")
+    package = sys.modules["staying_package"]
+    _write(tmp_path / "coming_package" / "part.py", "")
+    _write(
+        tmp_path / "coming_package" / "__init__.py", "import coming_package.part, staying_package.part\nraise OSError"
+    )
+    _write(tmp_path / "staying_package" / "part.py", "")
+    with pytest.raises(InvalidConfig):
+        load("staying_package", "coming_package", fresh=True)
+    assert not {"coming_package", "coming_package.part", "staying_package.part"} & sys.modules.keys()
+    assert sys.modules["staying_package"] is package
+    assert not hasattr(package, "part")
+    source = f"import coming_package.part, staying_package\ncoming_package.part\n{JOBS.replace('named', 'other')}"
+    _write(tmp_path / "coming_package" / "__init__.py", source.replace("later", "sooner"))
+    assert len(load("staying_package", "coming_package", fresh=True)) == 4
 
 
 def test_a_package_without_a_file_is_imported_afresh_like_any_other(tmp_path: Path, load: Load, faults: Faults) -> None:
