@@ -297,7 +297,9 @@ def _is_users(name: str, here: str) -> bool:
 
 
 def _is_users_place(place: Path, here: str) -> bool:
-    pythons = place.is_relative_to(sys.prefix) or place.is_relative_to(_PYTHONS)
+    # Where the directory is in an environment, that says nothing of what is in the directory.
+    in_environment = place.is_relative_to(sys.prefix) and not Path(here).is_relative_to(sys.prefix)
+    pythons = in_environment or place.is_relative_to(_PYTHONS)
     return place.is_relative_to(here) and not pythons and _INSTALLED.isdisjoint(place.parts)
 
 

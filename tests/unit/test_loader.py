@@ -572,3 +572,19 @@ def test_modules_of_python_itself_are_nobodys_to_forget() -> None:
     """Also where jobd runs in the root of all directories, as in many a container."""
     assert not modules._is_users("asyncio.events", "/")
     assert modules._is_users(__name__, "/")
+
+
+@pytest.mark.parametrize("prefix", [".", ".."])
+def test_a_directory_in_an_environment_is_read_again_like_any_other(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """As is `/usr/src/app` where Python is in `/usr`, and any directory that an environment was made in itself."""
+    monkeypatch.setattr(sys, "prefix", str((tmp_path / prefix).resolve()))
+    _write(tmp_path / "site-packages" / "installed_there.py", "")
+    sys.path.append(str(tmp_path / "site-packages"))
+    _write(tmp_path / "jobs_there.py", f"import installed_there, asyncio.events\n{JOBS}")
+    load("jobs_there")
+    before = {name: sys.modules[name] for name in ("installed_there", "asyncio.events", "jobs_there")}
+    _write(tmp_path / "jobs_there.py", f"import installed_there, asyncio.events\n{JOBS.replace('1m', '2m')}")
+    assert load("jobs_there", fresh=True)[0].schedule == Every(120)
+    assert [name for name in before if sys.modules[name] is not before[name]] == ["jobs_there"]
