@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
@@ -30,6 +30,15 @@ Found = TypeVar("Found")
 _imported: dict[str, tuple[int, ...]] = {}
 #: What tells nothing of a file, and is equal to no other.
 _UNSURE = (-1,)
+
+
+class _Last:
+    """The last load: what there was when it ended, and when that was. What has come since then, runs have imported."""
+
+    names: Collection[str] = ()
+    ended_ns = 0
+
+
 #: Times of files may be behind the clock by so much.
 _COARSE_NS = 20_000_000
 #: The directory of Python's own modules: what becomes importable may be the root of all directories, this one included.
@@ -125,21 +134,24 @@ def kind_of(function: Callable[..., Any], isolated: bool) -> Kind:
 
 @contextlib.contextmanager
 def recorded(here: str, *, fresh: bool) -> Iterator[Callable[[], None]]:
-    """Remember what is imported meanwhile.
+    """Remember what is imported meanwhile, and what runs have imported since the last time.
 
     If `fresh`, and any of what was imported before and lies under the directory `here` has changed since, forget that
     first. If an exception comes by, or whenever what is yielded is called, it is put back, and what has been imported
     from there since then is forgotten.
     """
+    if _Last.names:  # else what is there is nobody's whom we know
+        _record(_Last.names, _Last.ended_ns)
     known = dict(_imported)
     old: dict[str, ModuleType] = {}
     before: dict[str, ModuleType] = {}
-    began_ns = Real.time_ns() - _COARSE_NS
+    began_ns = _now_ns()
 
     def take_back() -> None:
         if fresh:
-            _put_back(old, [name for name in sys.modules.keys() - before.keys() if _is_users(name, here)])
+            _put_back(old, _users(sys.modules.keys() - before.keys(), here))
         _imported.update({name: known[name] for name in old})
+        _Last.names = frozenset([*_Last.names, *old])
 
     try:
         if fresh:
@@ -149,6 +161,7 @@ def recorded(here: str, *, fresh: bool) -> Iterator[Callable[[], None]]:
             yield take_back
         finally:
             _record(before, began_ns)
+            _Last.names, _Last.ended_ns = frozenset(sys.modules), _now_ns()
     except BaseException:
         take_back()
         raise
@@ -211,7 +224,7 @@ def _refuse_unreachable(function: Callable[..., Any]) -> None:
 
 def _forget(here: str, old: dict[str, ModuleType]) -> None:
     """Move the user's modules from `sys.modules` to the old ones, if any has changed."""
-    users = [name for name in _imported.keys() & sys.modules.keys() if _is_users(name, here)]
+    users = _users(_imported, here)
     if all(_imported[name] == _stamp(sys.modules[name]) for name in users):
         return  # so they keep what they have in their globals
     _take_out(users, old)
@@ -243,13 +256,18 @@ def _unbind(name: str, module: ModuleType) -> None:
             delattr(sys.modules[package], child)
 
 
-def _record(before: Collection[str], began_ns: int) -> None:
-    """Remember what has been imported since then, and how its files are now."""
+def _record(before: Collection[str], since_ns: int) -> None:
+    """Remember what is there beside what was before that instant, and how its files are now."""
     for name, module in sys.modules.copy().items():
         if name not in before:
             stamp = _stamp(module)
-            # RACE: written while it was imported: nobody knows which of the two it is, so it counts as changed.
-            _imported[name] = stamp if stamp < (began_ns,) else _UNSURE
+            # RACE: written since then: nobody knows which of the two was imported, so it counts as changed.
+            _imported[name] = stamp if _written_ns(module) < since_ns else _UNSURE
+
+
+def _now_ns() -> int:
+    """What no time of a file is behind that is written from now on."""
+    return Real.time_ns() - _COARSE_NS
 
 
 def _put_back(old: dict[str, ModuleType], new: Collection[str]) -> None:
@@ -289,9 +307,32 @@ def _stamp(module: ModuleType) -> tuple[int, ...]:
     return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def _is_users(name: str, here: str) -> bool:
+def _written_ns(module: ModuleType) -> int:
+    """When its file was last written, or put where it is: that time nobody can set."""
+    try:
+        return Path(str(_file_of(module))).stat().st_ctime_ns
+    except (OSError, ValueError):
+        return 0
+
+
+def _users(names: Iterable[str], here: str) -> list[str]:
+    """Those of the modules that are there, to the last line, and are the user's."""
+    there = sys.modules.copy()  # RACE: runs import at the same time
+    found = [(name, there[name]) for name in names if name in there]
+    return [name for name, module in found if _is_users(name, module, here) and not _is_being_imported(module)]
+
+
+def _is_being_imported(module: ModuleType) -> bool:
+    """Whether a thread is about to look for it in `sys.modules`, once its last line has come."""
+    try:
+        return bool(module.__spec__._initializing)  # type: ignore[union-attr]
+    except BaseException:  # it has none, or is an object that answers with anything
+        return False
+
+
+def _is_users(name: str, module: ModuleType, here: str) -> bool:
     """Whether the module is Python code of the user's, and in the directory."""
-    places = _places(sys.modules[name])
+    places = _places(module)
     ours = name.partition(".")[0] in ("jobd", "__main__")
     return bool(here and places) and not ours and all(_is_users_place(place, here) for place in places)
 

@@ -130,6 +130,19 @@ def test_a_module_that_came_with_what_was_refused_is_read_again(launch: Launcher
     daemon.assert_log_is_consistent()
 
 
+def test_a_module_that_only_runs_import_is_read_again(launch: Launcher) -> None:
+    """As if a target had brought it in."""
+    launch.write("helper", "NUMBER = 1")
+    daemon = launch("@every('0.2')\ndef late():\n    import helper\n    log.info('version', number=helper.NUMBER)")
+    daemon.wait_for("version", number=1)
+    for number in (2, 3):
+        launch.write("helper", f"NUMBER = {number}")
+        reload(daemon)
+        daemon.wait_for("version", number=number)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
 @pytest.mark.parametrize(
     ("refused", "setting"),
     [("@lifespan\nasync def life():\n    raise ValueError('no')\n    yield", ""), ("", "JOBD_INTERVAL=soon\n")],

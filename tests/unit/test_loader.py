@@ -5,8 +5,14 @@ import itertools
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -80,6 +86,10 @@ def first(): ...
 def helper(): ...
 async def bare(): ...
 """
+
+
+#: What was written so long before it is imported was surely written before.
+LONG_AGO_S = 0.05
 
 
 def _write(file: Path, source: str) -> None:
@@ -544,9 +554,10 @@ def test_a_package_that_is_installed_in_part_gives_the_new_modules(
 
 
 def test_only_what_lies_in_the_directory_and_was_loaded_is_forgotten(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, load: Load
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not what somebody else has imported, what is installed, or what is jobd's own."""
+    """Not what somebody else has imported before the first load, what is installed, or what is jobd's own."""
+    monkeypatch.setattr(modules._Last, "names", ())
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     installed = tmp_path / "lib" / "site-packages"
     installed.mkdir(parents=True)
@@ -557,7 +568,7 @@ def test_only_what_lies_in_the_directory_and_was_loaded_is_forgotten(
     (tmp_path / "kept_jobs.py").write_text(
         f"import elsewhere_part, installed_part, before_part, this, jobd.demo\n{JOBS}"
     )
-    os.utime(tmp_path / "kept_jobs.py", (1, 1))  # long before it is imported
+    time.sleep(LONG_AGO_S)
     load("kept_jobs")
     names = ("elsewhere_part", "installed_part", "before_part", "this", "jobd.demo", "jobd.crontab", "kept_jobs")
     before = {name: sys.modules.get(name) for name in names}
@@ -568,10 +579,65 @@ def test_only_what_lies_in_the_directory_and_was_loaded_is_forgotten(
     assert [name for name in names if sys.modules.get(name) is not before[name]] == ["kept_jobs"]
 
 
+def test_what_a_run_has_imported_is_imported_afresh_too(tmp_path: Path, load: Load) -> None:
+    """If it has changed, whatever its file says of when; and if it has not, nothing is."""
+    late = tmp_path / "late_part.py"
+    for file in (late, tmp_path / "early_jobs.py"):
+        file.write_text(JOBS)
+    time.sleep(LONG_AGO_S)
+    load("early_jobs")
+    for said in (None, (1, 1)):
+        part = importlib.import_module("late_part")
+        load("early_jobs", fresh=True)
+        load("early_jobs", fresh=True)
+        assert sys.modules["late_part"] is part
+        late.write_text(f"{JOBS}\n")
+        if said:
+            os.utime(late, said)
+        jobs = sys.modules["early_jobs"]
+        load("early_jobs", fresh=True)
+        assert "late_part" not in sys.modules
+        assert sys.modules["early_jobs"] is not jobs
+        time.sleep(LONG_AGO_S)
+        load("early_jobs", fresh=True)
+
+
+def test_what_was_refused_is_imported_again_though_its_file_is_the_same(tmp_path: Path, load: Load) -> None:
+    """Those that were put back are as they were imported, and not as their files are now."""
+    _write(tmp_path / "cause_part.py", "")
+    _write(tmp_path / "same_jobs.py", JOBS)
+    load("same_jobs")
+    _write(tmp_path / "same_jobs.py", f"import cause_part\ncause_part.cause\n{JOBS.replace('1m', '2m')}")
+    time.sleep(LONG_AGO_S)
+    with pytest.raises(InvalidConfig):
+        load("same_jobs", fresh=True)
+    time.sleep(LONG_AGO_S)
+    _write(tmp_path / "cause_part.py", "cause = 1")
+    assert load("same_jobs", fresh=True)[0].schedule == Every(120)
+
+
+def test_a_run_that_imports_a_module_at_that_moment_gets_it(tmp_path: Path, load: Load) -> None:
+    """It is left where the thread will look for it, though others are imported afresh."""
+    gate: Any = ModuleType("gate_part")
+    gate.begun, gate.go_on = threading.Event(), threading.Event()
+    sys.modules["gate_part"] = gate
+    _write(tmp_path / "first_jobs.py", JOBS)
+    _write(tmp_path / "slow_part.py", "import gate_part\ngate_part.begun.set()\nassert gate_part.go_on.wait(20)\n")
+    load("first_jobs")
+    with ThreadPoolExecutor(1) as runs:
+        imported = runs.submit(importlib.import_module, "slow_part")
+        assert gate.begun.wait(20)
+        for seconds, refused in ((120, False), (180, True)):
+            _write(tmp_path / "first_jobs.py", JOBS.replace("1m", f"{seconds}s"))
+            with pytest.raises(InvalidConfig) if refused else nullcontext():
+                load("first_jobs", *["nowhere"] * refused, fresh=True)
+        gate.go_on.set()
+        assert imported.result() is sys.modules["slow_part"]
+
+
 def test_modules_of_python_itself_are_nobodys_to_forget() -> None:
     """Also where jobd runs in the root of all directories, as in many a container."""
-    assert not modules._is_users("asyncio.events", "/")
-    assert modules._is_users(__name__, "/")
+    assert modules._users(["asyncio.events", __name__], "/") == [__name__]
 
 
 @pytest.mark.parametrize("prefix", [".", ".."])
