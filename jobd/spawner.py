@@ -12,7 +12,7 @@ made stays in `_rows` until it has been taken.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from jobd import clock
 from jobd.agenda import Agenda
@@ -67,11 +67,12 @@ class Spawner:
         #: Whether somebody calls `look_at_clock` when the wall clock has been set.
         self.is_told_of_clock = False
 
-    def start(self, jobs: Iterable[Job]) -> None:
+    def start(self, jobs: Collection[Job]) -> None:
         """From here on each job has its ticks; their first are offered in the loop's next turn.
 
         Called again, it changes the jobs: one that has the same schedule as before keeps its place on its grid.
         """
+        self._put_off_no_more(self._leaving(jobs))  # or their ticks that have come would go without a word
         self._take_due()
         if self._rows:  # now: what is due of a job as it was has its run before there is another one
             self._offer_rows()
@@ -84,6 +85,11 @@ class Spawner:
         self._lines, self._numbers = following, numbers
         self.on_wall = any(isinstance(line, OnTheWall) for line in following)
         self._agenda.after(0, "ticks", self._wake)
+
+    def _leaving(self, jobs: Collection[Job]) -> list[Line]:
+        """The lines that end with these jobs: of one that has gone, or has another schedule."""
+        schedules = {job.name: job.schedule for job in jobs}
+        return [line for line in self._lines if line.job.schedule != schedules.get(line.job.name)]
 
     def _line(self, job: Job, line: Line | None, numbers: dict[str, int], now: float) -> Line:
         if line is None or line.job.schedule != job.schedule:
@@ -99,16 +105,17 @@ class Spawner:
         """Offer nothing more; what is due by now and was not offered. Asked again, what is left of that."""
         self._agenda.clear()
         if not self._offering:
-            self._put_off_no_more()
+            self._put_off_no_more(self._lines)
             self._take_due()
         self._lines, self._lineup = [], Lineup(())
         return deque() if self._offering else self._rows
 
-    def _put_off_no_more(self) -> None:
-        """Have runs that jitter puts off due at once, where their tick has come."""
-        for line in self._lines:
+    def _put_off_no_more(self, lines: Collection[Line]) -> None:
+        """Have runs of these lines that jitter puts off due at once, where their tick has come."""
+        for line in lines:
             line.put_off_no_more()
-        self._lineup = Lineup(self._lines)
+        if lines:
+            self._lineup = Lineup(self._lines)
 
     def look_at_clock(self) -> None:
         """Somebody has set the wall clock."""

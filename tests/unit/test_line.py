@@ -8,7 +8,7 @@ from jobd.crontab import Cron
 from jobd.job import Job, Kind
 from jobd.line import line_of
 from jobd.policy import LATE_RUNS, Missed, Policies
-from jobd.schedule import Aligned
+from jobd.schedule import Aligned, Every
 from jobd.spawner import Spawner
 from jobd.virtual import VirtualLoop, Wall
 
@@ -19,7 +19,7 @@ SECOND_NS = 1_000_000_000
 HOUR = 3600.0
 
 
-def wall_job(schedule: Aligned | Cron, name: str = "job", **policies: float) -> Job:
+def wall_job(schedule: Every | Aligned | Cron, name: str = "job", **policies: float) -> Job:
     """A job on the wall clock."""
     return Job(name, schedule, nothing, Kind.COROUTINE, "tests:job", Policies(**policies))  # type: ignore[arg-type]
 
@@ -284,3 +284,33 @@ def test_a_tick_is_due_in_its_own_instant_however_long_the_machine_has_been_up(d
         assert (line.tick, line.place.instant_ns) == (8, instant_ns + SECOND_NS)
         assert due > row.due
     assert earlier > 10
+
+
+@pytest.mark.parametrize("schedule", [Every(1000.0), Aligned(1000.0)])
+@pytest.mark.parametrize("follows", [Every(300.0), Aligned(300.0), None])
+def test_a_tick_that_jitter_puts_off_is_not_lost_when_its_job_changes(
+    walled: Walled, schedule: Every | Aligned, follows: Every | Aligned | None
+) -> None:
+    """Whether that goes or has another schedule: its run comes at once, and its number is nobody else's."""
+    old = wall_job(schedule, jitter=1000.0)
+    walled.spawner.start([old])
+    walled.loop.run_until(400)  # the tick on the wall clock lies at 399.5
+    walled.spawner.start([] if follows is None else [wall_job(follows)])
+    assert walled.offers.of(old) == [(0, 0)]
+    walled.loop.run_until(2500)
+    assert walled.offers.of(old) == [(0, 0)]
+    assert all(first == last for first, last in walled.numbers)
+    assert [last for _, last in walled.numbers] == list(range(len(walled.numbers)))
+    assert (len(walled.numbers) > 1) == (follows is not None)
+
+
+def test_a_tick_that_jitter_puts_off_stays_so_while_its_job_does(walled: Walled) -> None:
+    """A reload that leaves the schedules as they are must not have all runs come at once."""
+    jobs = [wall_job(Aligned(1000.0), name=str(n), jitter=1000.0) for n in range(10)]
+    walled.spawner.start(jobs)
+    walled.loop.run_until(400)
+    walled.spawner.start(jobs)
+    walled.loop.settle()
+    assert len(walled.numbers) < 10
+    walled.loop.run_until(1399)
+    assert walled.numbers == [(0, 0)] * 10
