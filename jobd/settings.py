@@ -219,6 +219,7 @@ def _given(
 
 
 def _unknown(environment: Mapping[str, str], file: envfile.EnvFile) -> dict[str, str]:
-    known = {setting.name for setting in DECLARED.values()} | MARKS  # where jobd is a command of jobd's
-    sources = file.sources | dict.fromkeys(environment, "environment")
+    known = {setting.name for setting in DECLARED.values()}
+    marks = MARKS if environment.keys() >= MARKS else frozenset()  # all of them, where jobd is a command of jobd's
+    sources = file.sources | {name: "environment" for name in environment if name not in marks}
     return {name: source for name, source in sources.items() if _OURS.match(name) and name not in known}

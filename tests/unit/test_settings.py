@@ -155,6 +155,15 @@ def test_an_unknown_name_is_no_fault_and_is_told_with_its_source() -> None:
     assert resolved.unknown == {"JOBD_INTERVALL": "environment", "JOBD_GRACE": ".env line 1"}
 
 
+def test_what_a_command_is_told_of_its_run_is_known_only_there() -> None:
+    """Where jobd is a command of jobd's, all of it is in the environment; alone, or in a file, it is a typing error."""
+    marks = dict.fromkeys(["JOBD_JOB", "JOBD_RUN_ID", "JOBD_TICK", "JOBD_SCHEDULED_AT"], "x")
+    assert resolve(environment=marks).unknown == {}
+    assert resolve(environment={"JOBD_JOB": "myapp.jobs"}).unknown == {"JOBD_JOB": "environment"}
+    assert resolve(environment=marks, file={"JOBD_JOB": "myapp.jobs"}).unknown == {"JOBD_JOB": ".env line 1"}
+    assert settings.nearest("JOBD_JOB") == "JOBD_JOBS"
+
+
 @pytest.mark.parametrize("name", ['"JOBD_INTERVAL"', "\ufeffJOBD_INTERVAL", ";JOBD_INTERVAL", "$JOBD_INTERVAL"])
 def test_a_name_with_something_in_front_is_not_passed_over(name: str) -> None:
     """A quote or a byte order mark that became part of the name is told, with the setting that was meant."""
