@@ -123,7 +123,7 @@ def _hand_on(values: Mapping[str, str]) -> None:
 def _configuration(given: argparse.Namespace, start: _Start) -> _Configuration:
     faults: list[Fault] = []
     try:
-        file = envfile.read(given.env_file, start.here)
+        file = envfile.read(given.env_file, start.here, settings.PUBLIC)
     except InvalidConfig as invalid:
         file, faults = invalid.rest or envfile.EnvFile(), invalid.faults
     flags = {key: value for key in DECLARED if (value := getattr(given, key, None)) is not None}

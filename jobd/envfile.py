@@ -11,6 +11,7 @@ Tricky: what is read here is put into the environment later, which takes less th
 
 import os
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -47,10 +48,11 @@ class EnvFile:
     faulty: str = ""
 
 
-def read(path: str | None, here: str = "") -> EnvFile:
+def read(path: str | None, here: str = "", public: Container[str] = ()) -> EnvFile:
     """The file at `path`, as seen from the directory `here`; with None, `.env` in it, which need not exist.
 
-    Raises `InvalidConfig` with every fault of the file, and with the variables that have none.
+    Raises `InvalidConfig` with every fault of the file, and with the variables that have none. Of a faulty line, the
+    value is shown only if it is that of one of the `public` variables.
     """
     shown = ".env" if path is None else path
     named_by = "current directory" if path is None else "command line (--env-file)"
@@ -63,7 +65,7 @@ def read(path: str | None, here: str = "") -> EnvFile:
     except (OSError, ValueError) as error:
         setting = ".env" if path is None else "--env-file"
         raise InvalidConfig([Fault(setting, shown, named_by, f"cannot be used: {textfile.why(error)}")]) from None
-    return _parse(text, shown)
+    return _parse(text, shown, public)
 
 
 def _text(path: Path) -> str:
@@ -76,7 +78,7 @@ def _text(path: Path) -> str:
     return text
 
 
-def _parse(text: str, shown: str) -> EnvFile:
+def _parse(text: str, shown: str, public: Container[str]) -> EnvFile:
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
     duplicates: dict[str, None] = {}
@@ -88,7 +90,7 @@ def _parse(text: str, shown: str) -> EnvFile:
         blank = len(original) - len(original.lstrip())
         source = f"{shown} line {binding.original.line + original[:blank].count(chr(10))}"
         if fault := _fault(binding):
-            faults.append(Fault(shown, _masked(original.strip()), source, fault))
+            faults.append(Fault(shown, _masked(original.strip(), public), source, fault))
             if len(faults) == MAX_FAULTS:
                 break
         elif binding.key is not None and binding.value is not None:
@@ -115,14 +117,14 @@ def _fault(binding: "Binding") -> str | None:
     return None
 
 
-def _masked(written: str) -> str:
-    """What may be shown of a faulty piece of the file: of what is not jobd's own it may be a secret."""
+def _masked(written: str, public: Container[str]) -> str:
+    """What may be shown of a faulty piece of the file: anything else than a public variable may be a secret."""
     line = written.partition("\n")[0]
     name = _NAME.match(line)
     if name is None:
         return "***"
-    if name[1].startswith("JOBD_"):
+    if name[1] in public:
         return line[:200]
-    if name[0] == line:
-        return line if name[1].isupper() else "***"  # a name alone, by the look of it
+    if name[0] == line:  # a name alone, or what a longer value has left there
+        return line if name[1].startswith("JOBD_") else "***"
     return f"{name[0]}***"

@@ -125,6 +125,9 @@ class Settings:
 #: The declarations, by the attribute of `Settings` that holds the value.
 DECLARED: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(Settings)}
 
+#: The variables whose values anybody may see.
+PUBLIC = frozenset(setting.name for setting in DECLARED.values() if not setting.secret)
+
 _DEFAULTS: dict[str, Any] = {key: s.read(s.default) if s.default else None for key, s in DECLARED.items()}
 DEFAULTS = Settings(**_DEFAULTS)
 

@@ -43,6 +43,8 @@ def test_it_opens_no_socket(launch: Launcher) -> None:
         f"{SECRET}",
         f"export PASSWORD {SECRET}",
         f"PASSWORD='{SECRET}\nOTHER=1",
+        f"JOBD_DB_PASSWORD: {SECRET}",
+        f'JOBD_DB_PASSWORD="{SECRET}',
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "check"])

@@ -5,6 +5,7 @@ import re
 import socket
 import textwrap
 import time
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,16 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "env"
 
 
-def read(file: Path, content: str | bytes) -> EnvFile:
+def read(file: Path, content: str | bytes, public: Container[str] = ()) -> EnvFile:
     """The file with this content."""
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return envfile.read(str(file))
+    return envfile.read(str(file), public=public)
 
 
-def faults(file: Path, content: str | bytes | None = None) -> list[Fault]:
+def faults(file: Path, content: str | bytes | None = None, public: Container[str] = ()) -> list[Fault]:
     """The faults of the file, which must have some."""
     with pytest.raises(InvalidConfig) as refused:
-        envfile.read(str(file)) if content is None else read(file, content)
+        envfile.read(str(file)) if content is None else read(file, content, public)
     assert refused.value.faults
     return refused.value.faults
 
@@ -175,15 +176,19 @@ def test_an_unclosed_quote_is_refused_with_its_line(file: Path, quote: str) -> N
     assert found[0].value == "B=***"
 
 
-def test_a_faulty_line_is_shown_whole_only_where_it_is_jobds_own(file: Path) -> None:
-    """Others may hold secrets; an unclosed quote takes none of the lines below it along."""
-    found = faults(file, "JOBD_INTERVAL: 5s\nTOKEN: abc\n  export TOKEN abc\nJOBD_JOBS='a\nTOKEN=abc\n")
+def test_a_faulty_line_is_shown_whole_only_where_it_is_a_settings(file: Path) -> None:
+    """Others may hold secrets, with jobd's prefix or without; an unclosed quote takes no line below it along."""
+    public = {"JOBD_INTERVAL", "JOBD_JOBS"}
+    found = faults(file, "JOBD_INTERVAL: 5s\nTOKEN: abc\n  export TOKEN abc\nJOBD_JOBS='a\nTOKEN=abc\n", public)
     assert [fault.value for fault in found] == ["JOBD_INTERVAL: 5s", "TOKEN:***", "***", "JOBD_JOBS='a"]
+    found = faults(file, "JOBD_TOKEN: abc\nJOBD_TOKEN='abc\n", public)
+    assert [fault.value for fault in found] == ["JOBD_TOKEN:***", "JOBD_TOKEN=***"]
 
 
 def test_a_name_without_a_value_is_refused(file: Path) -> None:
-    """A name alone is neither empty nor unset."""
-    assert [fault.value for fault in faults(file, "A\nexport B\nC=\n")] == ["A", "export B"]
+    """A name alone is neither empty nor unset; it is shown where it cannot be the rest of a value that is too long."""
+    written = "JOBD_A\nexport JOBD_B\nAKIAIOSFODNN7EXAMPLE\nexport B\nC=\n"
+    assert [fault.value for fault in faults(file, written)] == ["JOBD_A", "export JOBD_B", "***", "***"]
 
 
 def test_an_empty_value_is_a_value(file: Path) -> None:
