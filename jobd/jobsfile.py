@@ -6,7 +6,7 @@ has one is no job. The functions that jobs call are found by whoever asks for th
 
 Tricky: what a job has comes from four places. Its own table wins over what a decorator has declared about the function
 that it calls, that over `[defaults]`, and that over the defaults of jobd. Values that may be secrets are not shown:
-whatever stands in `env`, in any table, or where the file is no TOML.
+whatever stands in `env`, in any table, in what another program calls so, or where the file is no TOML.
 """
 
 import re
@@ -128,7 +128,7 @@ class _Reader:
     ) -> None:
         """Keep the fault of what stands there; whatever a variable holds is not shown."""
         setting = ".".join(map(keys.name_written, path))[: keys.MAX_SHOWN]
-        secret = "env" in (path[2:] if path[0] == "jobs" else path) or reason.endswith(_MEANT_ENV)
+        secret = _may_be_env(path) or reason.endswith(_MEANT_ENV)
         shown = "***" if secret else written(value)
         self.read.faults.append(Fault(setting, shown, self._source(path), reason, failure))
         if len(self.read.faults) == MAX_FAULTS:
@@ -261,6 +261,12 @@ class _Reader:
         return policies
 
 
+def _may_be_env(path: tuple[str, ...]) -> bool:
+    """Whether variables may stand there, also as other programs write them: ``environment``, ``envFrom``."""
+    in_a_job = path[0] == "jobs" and len(path) > 2  # whose name says nothing
+    return any("env" in name.lower() for name in (path[2:] if in_a_job else path))
+
+
 def _fits(key: str, table: dict[str, object]) -> bool:
     """Whether the key means something for the job."""
     goes_with = KEYS[key].goes_with
@@ -279,7 +285,8 @@ def _unknown(name: str, known: Mapping[str, keys.Key]) -> str:
         return "is no default for all jobs; write it below [jobs.NAME]"
     if name == "name":
         return "is no key of a job; its name is that of its table, [jobs.NAME]"
-    hint = jobs.nearest(name, known) or f"; the keys are {', '.join(known)}"
+    hint = f"; {_MEANT_ENV}" if "env" in name.lower() else jobs.nearest(name, known)
+    hint = hint or f"; the keys are {', '.join(known)}"
     return f"is no key of a job{hint}"
 
 
@@ -320,6 +327,6 @@ def _masked(line: str, above: list[str]) -> str:
     """What may be shown of a faulty line: in another place than its own, a secret may look like anything."""
     key = _KEY.match(line)
     table = next((each for each in reversed(above) if each.lstrip().startswith("[")), "")
-    if key is None or key[1] not in KEYS or "env" in line or "env" in table:
+    if key is None or key[1] not in KEYS or "env" in f"{table}{line}".lower():
         return "***"
     return line.strip()[: keys.MAX_SHOWN]

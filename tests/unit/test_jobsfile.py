@@ -258,6 +258,18 @@ def test_a_secret_is_not_shown_though_its_name_is_that_of_a_key(faults: Faults) 
     assert "hunter2" not in fault.reason
 
 
+@pytest.mark.parametrize("key", ["environment", "ENV", "env_file", "envFrom"])
+@pytest.mark.parametrize("table", ["jobs.a", "defaults", "jobs", "other"])
+def test_a_secret_is_not_shown_where_another_program_has_it(faults: Faults, table: str, key: str) -> None:
+    """Variables as Compose or Kubernetes have them, also in a wrong table; in that of a job, `env` is said to be it."""
+    wrong = faults(f'[jobs.b]\nshell = "true"\n[{table}]\n{key} = ["TOKEN=hunter2"]\n')
+    assert "hunter2" not in repr(wrong)
+    meant = [fault for fault in wrong if fault.setting == f"{table}.{key}" and "did you mean env?" in fault.reason]
+    assert bool(meant) == (table in ("jobs.a", "defaults"))
+    (fault,) = faults(f'[jobs.a]\nshell = "true"\n[jobs.a.{key}]\nuser = "hunter2\n')
+    assert "hunter2" not in repr(fault)
+
+
 def test_toml_can_say_it_in_other_ways(load: Load) -> None:
     """Dotted, inline, or in a table of tables."""
     jobs = load(
