@@ -41,8 +41,9 @@ default. `jobd check` shows each value and where it came from.
 `.env` is the file of that name in the current directory, if there is one; `--env-file PATH` names another, which
 must exist. It is read as python-dotenv reads it, with three differences: `${NAME}` is not expanded, a line that is
 no assignment (an unclosed quote, `NAME: value`) is a fault instead of being dropped, and so is what no environment
-can hold, what is no regular file, more than 256 KiB, and more than 1000 blanks in a row. Variables in it that do not
-start with `JOBD_` are handed on to the jobs in their environment, where a real variable wins.
+can hold (a variable of more than 128 KiB, say), what is no regular file, more than 256 KiB, and more than 1000 blanks
+in a row. Variables in it that do not start with `JOBD_` are handed on to the jobs in their environment, where a real
+variable wins.
 
 Unset, empty and `0` are three different things. Unset means the default; empty is a fault for every setting; `0`
 means zero where zero makes sense (`JOBD_GRACE_PERIOD=0` cancels at once) and is a fault where it does not

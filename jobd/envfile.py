@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dotenv.parser import Binding
 
 MAX_BYTES = textfile.MAX_BYTES
+#: With a longer one in its environment, no process can be started: execve(2), `MAX_ARG_STRLEN`, of pages of 4 KiB.
+MAX_VARIABLE_BYTES = 131_072
 #: An unclosed quote makes the parser read to the end of the file; after so many faults the rest is not worth it.
 MAX_FAULTS = 10
 #: What a faulty line begins with if it was meant for an assignment.
@@ -111,9 +113,14 @@ def _fault(binding: "Binding") -> str | None:
     if "=" in (binding.key or ""):
         return "has a name that no variable can have; write NAME=value, and no = in the name"
     try:
-        os.fsencode(f"{binding.key}{binding.value}")
+        variable = os.fsencode(f"{binding.key}={binding.value}\0")
     except UnicodeEncodeError:
         return "holds a character that the locale cannot express; use one of UTF-8, such as LC_ALL=C.UTF-8"
+    if binding.key and len(variable) > MAX_VARIABLE_BYTES:
+        return (
+            f"is longer than the {MAX_VARIABLE_BYTES} bytes that a variable may have with its name, or no process "
+            "could be started; shorten it, or name a file that holds it"
+        )
     return None
 
 

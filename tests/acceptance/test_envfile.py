@@ -118,6 +118,7 @@ BROKEN = {
     "no assignment": b"A=1\nJOBD_MAX_RUNNING\n",
     "YAML": b"JOBD_MAX_RUNNING: 5\n",
     "too large": b"A=1\n" * 1_000_000,
+    "too long a variable": b"A=1\nB=" + b"x" * 131_072,
 }
 
 

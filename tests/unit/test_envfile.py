@@ -267,8 +267,21 @@ def test_a_long_row_of_blanks_is_refused_with_its_line(file: Path) -> None:
 
 def test_a_file_that_is_too_large_is_refused(file: Path) -> None:
     """One byte more than allowed is refused; the allowed size itself is read."""
-    assert read(file, b"A=" + b"x" * (envfile.MAX_BYTES - 2)).values["A"] == "x" * (envfile.MAX_BYTES - 2)
+    assert read(file, b"A=1\n" + b"#" * (envfile.MAX_BYTES - 4)).values == {"A": "1"}
     assert "larger than" in faults(file, b"#" * (envfile.MAX_BYTES + 1))[0].reason
+
+
+@pytest.mark.parametrize("letter", ["x", "\u20ac"])
+def test_a_variable_that_no_process_could_have_is_refused_with_its_line(file: Path, letter: str) -> None:
+    """One that is as long as may be can be handed on; the limit is told, and the value not shown."""
+    bytes_left = envfile.MAX_VARIABLE_BYTES - len("KEY=\0")
+    longest = "x" * (bytes_left % len(letter.encode())) + letter * (bytes_left // len(letter.encode()))
+    values = read(file, f"A=1\nKEY='{longest}'\n").values
+    assert values["KEY"] == longest
+    assert python("import os; print(len(os.environb[b'KEY']))", **values) == f"{bytes_left}\n"
+    (fault,) = faults(file, f"A=1\nKEY='{longest}x'\n")
+    assert (fault.value, fault.source) == ("KEY=***", f"{file} line 2")
+    assert "131072 bytes" in fault.reason
 
 
 def test_a_file_that_is_far_too_large_is_not_even_read(file: Path) -> None:
