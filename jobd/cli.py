@@ -127,9 +127,7 @@ def _configuration(given: argparse.Namespace, start: _Start) -> _Configuration:
     except InvalidConfig as invalid:
         file, faults = invalid.rest or envfile.EnvFile(), invalid.faults
     flags = {key: value for key in DECLARED if (value := getattr(given, key, None)) is not None}
-    if given.targets:
-        flags["jobs"] = " ".join(given.targets)
-    resolved = settings.resolve(flags, start.environment, file)
+    resolved = settings.resolve(flags, start.environment, file, given.targets)
     return _Configuration(start.here, resolved, file, faults + resolved.faults)
 
 

@@ -6,7 +6,7 @@ and `Resolved` knows which.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -141,6 +141,8 @@ class Given:
 
     text: str | None
     source: str
+    #: What the text was put together from, where it came in pieces: the targets of the command line.
+    pieces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +159,15 @@ class Resolved:
 _DEMO = {DECLARED["demo_min"].name, DECLARED["demo_max"].name}
 
 
-def resolve(flags: Mapping[str, str], environment: Mapping[str, str], file: envfile.EnvFile) -> Resolved:
-    """Read every setting from the first place that gives it. `flags` is keyed by attribute of `Settings`."""
+def resolve(
+    flags: Mapping[str, str], environment: Mapping[str, str], file: envfile.EnvFile, targets: Sequence[str] = ()
+) -> Resolved:
+    """Read every setting from the first place that gives it. `flags` is keyed by attribute of `Settings`; `targets`
+    are those of the command line, of which each is one, whatever blanks it has.
+    """
     given = {key: _given(key, setting, flags, environment, file) for key, setting in DECLARED.items()}
+    if targets:
+        given["jobs"] = Given(" ".join(targets), "command line", tuple(targets))
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for key, setting in DECLARED.items():
@@ -168,7 +176,8 @@ def resolve(flags: Mapping[str, str], environment: Mapping[str, str], file: envf
         if text is None:
             continue
         try:
-            values[key] = setting.read(text)
+            read = setting.read(text)
+            values[key] = given[key].pieces or read
         except ValueError as error:
             faults.append(Fault(setting.name, shown(setting, text), source, str(error)))
     least, most = given["demo_min"], given["demo_max"]
@@ -213,7 +222,7 @@ def _given(
     key: str, setting: Setting, flags: Mapping[str, str], environment: Mapping[str, str], file: envfile.EnvFile
 ) -> Given:
     if key in flags:
-        return Given(flags[key], f"command line ({setting.flag})" if key != "jobs" else "command line")
+        return Given(flags[key], f"command line ({setting.flag})")
     if setting.name in environment:
         return Given(environment[setting.name], "environment")
     if setting.name in file.values:

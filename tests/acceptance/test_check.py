@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import MODULE, Command
+from .conftest import MODULE, Command, Launcher
 from .harness import JOBD, PRELUDE, becoming_jobd, parsed
 
 JOBS = """
@@ -49,6 +49,24 @@ def test_check_shows_settings_jobs_and_ticks(command: Command, jobs: Path, progr
     assert len(re.findall(INSTANT, done.stdout)) >= 2
     assert "Traceback" not in done.stderr
     assert not (jobs.parent / "started").exists()
+
+
+@pytest.mark.parametrize("place", ["", "absolute"])
+def test_a_target_of_the_command_line_may_have_blanks(command: Command, launch: Launcher, place: str) -> None:
+    """Each is one, however it is written; only those of JOBD_JOBS are separated by blanks."""
+    file = command.directory / "my  jobs.toml"
+    file.write_text("[jobs.first]\nshell = 'true'\n")
+    (command.directory / "other.toml").write_text("[jobs.second]\nshell = 'true'\n")
+    targets = str(file) if place else file.name, "other.toml"
+    done = command("check", *targets)
+    assert done.returncode == 0, done
+    assert re.search(r"^  JOBD_JOBS .*my  jobs.toml other.toml +from command line$", done.stdout, re.MULTILINE)
+    daemon = launch("", "run", *targets)
+    assert daemon.wait_for("daemon.ready")["jobs"] == 2
+    assert daemon.stop() == 0
+    done = command("check", JOBD_JOBS=file.name)
+    told = [parsed(line.encode())["value"] for line in done.stdout.splitlines(keepends=True)]
+    assert (done.returncode, told) == (78, ["my", "jobs.toml"])
 
 
 def test_check_shows_a_file_of_jobs(command: Command, jobs: Path) -> None:

@@ -138,8 +138,10 @@ def test_any_values_in_any_places_are_read_or_told(given: dict[str, tuple[str, s
             assert getattr(resolved.settings, key) == getattr(DEFAULTS, key)
             assert setting.name not in faulty or key.startswith("demo")
         elif setting.name not in faulty:
-            assert resolved.given[key].text == given[key][1]
-            assert getattr(resolved.settings, key) == setting.read(given[key][1])
+            place, text = given[key]
+            assert resolved.given[key].text == text
+            one = (text,) if (key, place) == ("jobs", "flag") else setting.read(text)  # a target is not split there
+            assert getattr(resolved.settings, key) == one
     for fault in faults:
         assert json.loads(json.dumps(told(fault)))["reason"]
         assert fault.reason.isprintable()
