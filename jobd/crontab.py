@@ -3,14 +3,14 @@
 May import: nothing of ours. Parsing and iterating is `cronsim`'s, which keeps to Debian's cron. What happens when the
 clocks change is decided here, for five fields and for six: where hour and minute are fixed, a time that the change
 leaves out comes at the first moment after it, and one that comes twice counts once. Where either has a star, the job
-follows the clock: a repeated hour repeats its ticks.
+follows the clock: what is left out does not come, and a repeated hour repeats its ticks. `cronsim` is asked for times
+without a zone only, because those that it finds in one are wrong where midnight is left out, or half an hour is.
 
 Tricky: a schedule keeps its place, because to find the next tick from there costs a tenth of beginning anew. It is
 asked from one thread only. And this file cannot be called `cron`: once it is imported, ``from jobd import cron`` would
 give the file and not the decorator.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import groupby, islice
@@ -18,7 +18,10 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim
 
+_SECOND = timedelta(seconds=1)
 _SECOND_NS = 1_000_000_000
+_DAY_S = 86_400
+_EPOCH = datetime(1970, 1, 1)
 #: What crontab(5) knows by a name.
 _MACROS = {
     "@yearly": "0 0 1 1 *",
@@ -70,13 +73,13 @@ class Cron:
         """The last tick due by now, and how many ticks after `first_ns` it comes, `MOST_COUNTED` at most."""
         last, count = self._count(first_ns, now_ns, MOST_COUNTED)
         if count == MOST_COUNTED:
-            last = self._newest(first_ns, now_ns, 1)
+            last = self._newest(now_ns, 1)
         return last, count
 
     def newest(self, first_ns: int, now_ns: int, most: int) -> tuple[int, int]:
         """The first of the newest `most` ticks due by now, and how many ticks after `first_ns` it comes."""
         older = self._count(first_ns, now_ns, MOST_COUNTED + most)[1] + 1 - most
-        return (self._newest(first_ns, now_ns, most), older) if older > 0 else (first_ns, 0)
+        return (self._newest(now_ns, most), older) if older > 0 else (first_ns, 0)
 
     def _count(self, first_ns: int, now_ns: int, most: int) -> tuple[int, int]:
         """The last tick due by now, and how many ticks after `first_ns` it comes; `most` at most."""
@@ -85,16 +88,10 @@ class Cron:
             last, count = following, count + 1
         return last, count
 
-    def _newest(self, first_ns: int, now_ns: int, most: int) -> int:
+    def _newest(self, now_ns: int, most: int) -> int:
         """The first of the newest ticks due by now."""
-        # There and back: where the clocks go back at midnight, cronsim leaves out an hour on the way there.
-        *_, begin_ns = islice(self._back(now_ns), most)
-        newest: deque[int] = deque(maxlen=most)
-        tick = self.after(max(first_ns, begin_ns) - 1)
-        while tick <= now_ns:
-            newest.append(tick)
-            tick = self.after(tick)
-        return newest[0]
+        *_, first_ns = islice(self._back(now_ns), most)
+        return first_ns
 
     def _back(self, now_ns: int) -> Iterator[int]:
         """The ticks due by now, the last one first."""
@@ -104,11 +101,51 @@ class Cron:
                 yield tick
 
     def _ticks(self, instant_ns: int, *, back: bool = False) -> Iterator[int]:
-        start = datetime.fromtimestamp(instant_ns // _SECOND_NS, self._zone)
         if not self._fixed:
-            return (_ns(tick) for tick in CronSim(self._fields, start, back))
+            return (tick_s * _SECOND_NS for tick_s in self._shown(instant_ns // _SECOND_NS, -1 if back else 1))
+        start = datetime.fromtimestamp(instant_ns // _SECOND_NS, self._zone)
         # Iterated without a zone, so that each local time comes once; then it is found in the zone.
         return (_ns(_real(tick, self._zone)) for tick in CronSim(self._fields, start.replace(tzinfo=None), back))
+
+    def _shown(self, second: int, way: int) -> Iterator[int]:
+        """The seconds, from this one on or back, in which the clock shows what matches.
+
+        Iterated without a zone from one change of the clocks to the next, between which it shows each time once.
+        """
+        while True:
+            offset = self._offset(second + way)
+            for local in CronSim(self._fields, _EPOCH + timedelta(seconds=second + offset), way < 0):
+                tick = (local - _EPOCH) // _SECOND - offset
+                if (change := self._change(second, tick, offset)) is not None:
+                    second = change - way
+                    break
+                yield tick
+                second = tick
+            else:
+                return
+
+    def _change(self, second: int, tick: int, offset: int) -> int | None:
+        """The first second on the way to the tick in which the clock is ahead by something else, if there is one."""
+        while second != tick:
+            next_day = max(second - _DAY_S, min(second + _DAY_S, tick))
+            if self._offset(next_day) != offset:
+                return self._first_change(second, next_day, offset)
+            second = next_day
+        return None
+
+    def _first_change(self, before: int, after: int, offset: int) -> int:
+        while abs(after - before) > 1:
+            middle = (before + after) // 2
+            if self._offset(middle) == offset:
+                before = middle
+            else:
+                after = middle
+        return after
+
+    def _offset(self, second: int) -> int:
+        """How many seconds the clock is ahead of UTC."""
+        ahead = datetime.fromtimestamp(second, self._zone).utcoffset()
+        return ahead // _SECOND if ahead else 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cron) and (self.expression, self.timezone) == (other.expression, other.timezone)

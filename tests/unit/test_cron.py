@@ -1,6 +1,7 @@
 """Cron expressions: what matches, in which time zone, and what a change of the clocks does to it."""
 
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -89,6 +90,48 @@ def test_what_follows_the_clock_goes_on_through_the_change() -> None:
         "2026-03-29 03:00:00+02:00",
         "2026-03-29 04:00:00+02:00",
     ]
+
+
+STAR_SHOWS: dict[str, Callable[[datetime], bool]] = {
+    "*/10 0 * * sun": lambda t: t.minute % 10 == 0 and t.hour == 0 and t.isoweekday() == 7,
+    "0 * * * sun": lambda t: t.minute == 0 and t.isoweekday() == 7,
+    "*/20 * 1 * *": lambda t: t.minute % 20 == 0 and t.day == 1,
+    "*/30 * * 4,11 *": lambda t: t.minute % 30 == 0 and t.month in (4, 11),
+    "*/10 0-3 * * *": lambda t: t.minute % 10 == 0 and t.hour <= 3,
+    "*/15 3 * * *": lambda t: t.minute % 15 == 0 and t.hour == 3,
+    "30 */2 * * *": lambda t: t.minute == 30 and t.hour % 2 == 0,
+    "0 */30 23 * * *": lambda t: t.minute % 30 == 0 and t.hour == 23,
+}
+
+
+@pytest.mark.parametrize("expression", STAR_SHOWS)
+@pytest.mark.parametrize(
+    ("timezone", "changes"),
+    [
+        (BERLIN, ["2026-03-29", "2026-10-25"]),
+        ("America/Havana", ["2026-03-08", "2026-11-01"]),
+        ("America/Santiago", ["2026-04-05", "2026-09-06"]),
+        ("America/Sao_Paulo", ["2018-02-18", "2018-11-04"]),
+        ("Australia/Lord_Howe", ["2026-04-05", "2026-10-04"]),
+        ("Antarctica/Troll", ["2026-03-29", "2026-10-25"]),
+        ("Asia/Amman", ["2016-04-01", "2022-02-25"]),
+    ],
+)
+def test_a_star_comes_whenever_the_clock_shows_it_and_only_then(
+    expression: str, timezone: str, changes: list[str]
+) -> None:
+    """Also where midnight is left out, or comes twice, or the clocks change by half an hour; on the way back, too."""
+    zone = ZoneInfo(timezone)
+    for change in changes:
+        begin = ns(f"{change}T00:00:00+00:00") // SECOND_NS - 2 * 86_400
+        minutes = range(begin, begin + 4 * 86_400, 60)
+        shown = [at * SECOND_NS for at in minutes if STAR_SHOWS[expression](datetime.fromtimestamp(at, zone))]
+        cron, found = Cron(expression, timezone), [begin * SECOND_NS - 1]
+        while (tick := cron.after(found[-1])) < minutes.stop * SECOND_NS:
+            found.append(tick)
+        assert found[1:] == shown
+        for number in range(1, len(shown)):
+            assert cron.newest(shown[0], shown[-1], number) == (shown[-number], len(shown) - number)
 
 
 def test_several_times_that_are_left_out_come_once() -> None:
