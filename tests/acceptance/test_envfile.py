@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Launcher
-from .harness import Daemon
+from .harness import JOBD, Daemon
 from .test_config import faults
 
 SHOW = """
@@ -157,13 +157,17 @@ def test_what_is_no_file_stops_the_start(launch: Launcher, make: object, named: 
     faults(launch(SHOW, "run", "jobs", *(("--env-file", name) if named else ())))
 
 
-def test_unreadable_file_stops_the_start(launch: Launcher) -> None:
-    """A file that may not be read is a fault."""
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    (launch.directory / ".env").write_text("A=1")
-    (launch.directory / ".env").chmod(0)
-    faults(launch(SHOW))
+@pytest.mark.parametrize("named", [False, True], ids=["default", "named"])
+def test_unreadable_file_stops_the_start(launch: Launcher, named: bool) -> None:
+    """A file that is there and may not be read is a fault that says so, and not silently left out."""
+    file = launch.directory / ("named.env" if named else ".env")
+    file.write_text("A=1")
+    file.chmod(0)
+    as_anybody = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    arguments = ("--env-file", file.name) if named else ()
+    (fault,) = faults(launch(SHOW, "run", "jobs", *arguments, program=(*as_anybody, JOBD)))
+    assert file.name in fault["value"]
+    assert "Permission denied" in fault["reason"]
 
 
 def test_duplicate_is_a_warning_and_the_last_one_counts(launch: Launcher) -> None:

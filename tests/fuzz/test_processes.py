@@ -1,5 +1,6 @@
 """Real processes: `jobd check` and `jobd run` with a hostile environment, file and command line around them."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -121,6 +122,20 @@ def test_entries_that_are_no_variables_are_passed_over(directory: Path) -> None:
     path = f"PATH={os.environ['PATH']}"
     program = (sys.executable, "-c", EXECVE, path, "=", "JOBD_INTERVAL", "=JOBD_INTERVAL=x", "", "\udcff=1", "--", JOBD)
     assert jobd(directory, "run", "jobs", program=program).returncode == 0
+
+
+def test_a_command_gets_one_value_of_a_variable_that_comes_twice(directory: Path) -> None:
+    """The first one; and names that are no text reach it as they are."""
+    code = "import os, shutil; shutil.copy('/proc/self/environ', 'seen'); os.kill(os.getppid(), 15)"
+    (directory / "jobs.toml").write_text(f"[jobs.seen]\ncommand = {json.dumps([sys.executable, '-c', code])}\n")
+    path = f"PATH={os.environ['PATH']}"
+    entries = "TWICE=first", "\udcff=1", "TWICE=second", "JOBD_\udcff=1"
+    done = jobd(directory, "run", "jobs.toml", program=(sys.executable, "-c", EXECVE, path, *entries, "--", JOBD))
+    assert done.returncode == 0, done
+    seen = (directory / "seen").read_bytes().split(b"\0")
+    assert sorted(entry for entry in seen if entry.startswith((b"TWICE", b"\xff"))) == [b"TWICE=first", b"\xff=1"]
+    (unknown,) = (line for raw in done.stdout.splitlines(keepends=True) if (line := parsed(raw))["level"] == "warning")
+    assert (unknown["event"], unknown["setting"]) == ("config.unknown", "JOBD_\\udcff")
 
 
 def _directory(path: Path) -> None:

@@ -113,14 +113,6 @@ def test_a_link_that_leads_nowhere_or_to_itself_is_refused(file: Path) -> None:
     assert "no such file" in faults(file)[0].reason
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_refused(file: Path) -> None:
-    """A file that is there and may not be read is not silently left out."""
-    file.write_text("A=1")
-    file.chmod(0)
-    assert "Permission denied" in faults(file)[0].reason
-
-
 def test_a_path_with_a_nul_is_refused() -> None:
     """What no file can be called is a fault, not a traceback."""
     assert "null" in faults(Path("a\0b"))[0].reason
