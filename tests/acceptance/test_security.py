@@ -20,9 +20,11 @@ def test_it_makes_no_file(launch: Launcher) -> None:
     assert list(launch.directory.iterdir()) == []
 
 
-def test_it_opens_no_socket(launch: Launcher) -> None:
-    """Without a service manager there is none but what asyncio wakes its loops with, which has no name."""
-    daemon = launch("@every('1h')\nasync def job(): log.info('runs')")
+@pytest.mark.parametrize("manager", ["", "@jobd-test-nobody"], ids=["nobody", "manager"])
+def test_its_sockets_are_pairs_without_a_name_and_one_for_a_service_manager(launch: Launcher, manager: str) -> None:
+    """None that others could reach; and where a manager has asked to be told, one to send datagrams from."""
+    settings = {"NOTIFY_SOCKET": manager} if manager else {}
+    daemon = launch("@every('1h')\nasync def job(): log.info('runs')", env=settings)
     daemon.wait_for("runs")
     sockets = [path for path in Path(f"/proc/{daemon.pid}/fd").iterdir() if stat.S_ISSOCK(path.stat().st_mode)]
     inodes = {str(path.readlink()).strip("socket:[]") for path in sockets}
@@ -30,8 +32,12 @@ def test_it_opens_no_socket(launch: Launcher) -> None:
         rows = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
         assert not [row for row in rows if row.split()[9] in inodes]
     rows = Path("/proc/net/unix").read_text().splitlines()[1:]
-    named = [row for row in rows if row.split()[6] in inodes and len(row.split()) > 7]
-    assert not named
+    ours = [fields for row in rows if (fields := row.split())[6] in inodes]
+    assert len(ours) == len(inodes)
+    assert [fields for fields in ours if len(fields) > 7] == []  # a name
+    alone = [fields[4] for fields in ours if fields[5] != "03"]  # of its kinds, what is not connected
+    assert alone == (["0002"] if manager else [])
+    assert [fields[4] for fields in ours].count("0002") == len(alone)
     assert daemon.stop() == 0
 
 
