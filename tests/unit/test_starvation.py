@@ -14,12 +14,12 @@ from itertools import count, takewhile
 from pathlib import Path
 from traceback import walk_stack
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 import jobd
-from jobd import events, interpreter, starvation
+from jobd import clock, events, interpreter, starvation
 from jobd.exits import ExitCode
 from jobd.invoke import Executor
 from jobd.job import Job
@@ -36,6 +36,7 @@ from jobd.watch import Watch
 
 from .helpers import job_of, python
 from .virtual import Log, VirtualLoop, Wall
+from .whole import whole
 
 JOBD = str(Path(jobd.__file__).parent)
 #: Calls that only let go of something, or set what is there: they take no memory, so they do not fail for want of it.
@@ -60,6 +61,16 @@ class Loop(VirtualLoop):
     """A virtual loop that is left, like the control plane's, by what a callback raises."""
 
     call_exception_handler = ControlLoop.call_exception_handler
+
+
+class Failure:
+    """A callback that raises the error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self) -> NoReturn:
+        raise self._error
 
 
 class Failing:
@@ -498,6 +509,25 @@ def test_no_handler_needs_memory_itself(module: str) -> None:
         for entry in dis._parse_exception_table(code):  # type: ignore[attr-defined]
             short = entry.end // 2 <= 257 or code.co_qualname == "Daemon._start"  # without memory, a start may fail
             assert not entry.lasti or short, code.co_qualname
+
+
+def test_what_is_lacking_is_told_every_ten_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What, in which words, and how often since the last line; the daemon goes on, and stops in order."""
+    lacks = {1: MemoryError("no room"), 2: OSError(errno.EMFILE, "too many"), 4: MemoryError(), 12: RecursionError()}
+    with whole(DEFAULTS) as daemon:
+        monkeypatch.setattr(clock.Real, "monotonic", daemon.loop.time)
+        for instant, error in lacks.items():
+            daemon.loop.call_at(instant, Failure(error))
+        daemon.loop.call_at(20, daemon.send, signal.SIGTERM)
+        daemon.serve([], until=21)
+    told = daemon.to.of(events.DAEMON_STARVED)
+    assert [(fields["lacking"], fields["times"], fields["error"]["type"]) for fields in told] == [
+        ("memory", 1, "MemoryError"),
+        ("stack", 3, "RecursionError"),
+    ]
+    assert told[0]["error"]["message"] == "no room"
+    assert daemon.to.instants(events.DAEMON_STARVED) == pytest.approx([1, 12], abs=0.5)
+    assert [code for _, code in daemon.left] == [ExitCode.OK]
 
 
 def test_a_lack_of_memory_during_the_import_loses_no_signal() -> None:
