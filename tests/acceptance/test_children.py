@@ -585,11 +585,17 @@ import json, os
 def status(name):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1], 16) for line in file if line.startswith(name))
-def probe():
-    fds = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+def open_files():
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try: found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError: pass  # it has been closed meanwhile
+    return found
+def probe(ours=None):
+    fds = open_files()
     names = [name for name in os.environ if name.startswith(("NOTIFY", "WATCHDOG"))]
     masks = {"blocked": status("SigBlk"), "ignored": status("SigIgn"), "caught": status("SigCgt")}
-    with open("probed.part", "w") as file: json.dump(masks | {"fds": fds, "names": names}, file)
+    with open("probed.part", "w") as file: json.dump(masks | {"fds": fds, "names": names, "ours": ours}, file)
     os.rename("probed.part", "probed")
 """
 PROBING = "[sys.executable, '-c', 'import probe; probe.probe()']"
@@ -607,7 +613,8 @@ COPIED = {
     "os.fork": "def job():\n    if os.fork() == 0:\n        probe.probe()\n        os._exit(0)\n    os.wait()",
     **{
         f"multiprocessing {method}": f"import multiprocessing\ncontext = multiprocessing.get_context({method!r})\n"
-        f"def job():\n    child = context.Process(target=probe.probe)\n    child.start(); child.join()"
+        "def job():\n    child = context.Process(target=probe.probe, args=(probe.open_files(),))\n"
+        "    child.start(); child.join()"
         for method in ("fork", "spawn", "forkserver")
     },
 }
@@ -648,6 +655,18 @@ def test_copy_of_the_daemon_has_signals_of_its_own(launch: Launcher, text: str) 
         reached = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
         assert not [signum for signum in reached if found[state] >> (signum - 1) & 1], state
     assert not found["names"]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_worker_that_is_no_copy_has_no_descriptor_of_the_daemon(launch: Launcher, method: str) -> None:
+    """Beside the three, only what `multiprocessing` gives it."""
+    found = probed(launch, COPIED[f"multiprocessing {method}"])
+    inherited, ours = (
+        {link for fd, link in files.items() if int(fd) > 2 and link.startswith(("pipe:", "socket:"))}
+        for files in (found["fds"], found["ours"])
+    )
+    assert ours
+    assert not inherited & ours
 
 
 def test_a_forked_child_runs_nothing_of_other_jobs(launch: Launcher) -> None:

@@ -1,12 +1,15 @@
 """The log's content: one JSON object a line, whatever jobs put into it."""
 
+import json
 import re
+import sys
 from typing import Any
 
 import pytest
 
 from .conftest import Launcher
 from .harness import Daemon
+from .hostile import HEARTS, assert_unharmed, jobs_of
 
 TICKING = """
 @every("0.1")
@@ -357,3 +360,49 @@ def test_many_threads_that_log_at_once_lose_nothing(launch: Launcher) -> None:
     daemon.assert_log_is_consistent()
     for thread in range(20):
         assert [line["number"] for line in daemon.events("line", thread=thread)] == list(range(500))
+
+
+#: What a job may be called, or says that it is.
+NAMES = [
+    '\n{"event": "daemon.stopped"}',
+    "\x1b]0;owned\x07",
+    "\u2028 \x85 \r\n",
+    "'\"\\",
+    "a\0b",
+    "\ud800",
+    "\u202e",
+    "%s {0} {job}",
+    " ",
+    "None",
+]
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"], ids=["coroutine", "function"])
+def test_no_name_of_a_job_is_more_than_a_name(launch: Launcher, kind: str) -> None:
+    """Its runs, what they log and what they print carry it as it is; one that is very long, its beginning."""
+    does = "log.info('seen'); print('printed')"
+    daemon = launch(jobs_of(kind, dict.fromkeys([*NAMES, "x" * 100_000], does)), beside=HEARTS)
+    for name in NAMES:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        for event in ("run.started", "seen", "job.output"):
+            daemon.wait_for(event, job=shown)
+        daemon.wait_for("run.finished", job=shown, outcome="succeeded")
+    assert_unharmed(daemon)
+    long = [line["event"] for line in daemon.lines if str(line.get("job")).startswith("x" * 1000)]
+    assert sorted(long) == ["job.output", "run.finished", "run.started", "seen"]
+    assert max(map(len, daemon.log.raw)) < 43_000
+
+
+@pytest.mark.parametrize(
+    "name", ["'\"\\ $(id) `id`", "\u202e%s {0} \u00e9", "x" * 100_000], ids=["quotes", "text", "long"]
+)
+def test_a_command_is_told_the_name_of_its_job_as_it_is(launch: Launcher, name: str) -> None:
+    """In its environment, whole."""
+    code = "import os; name = os.environ['JOBD_JOB']; print(ascii(name[:1000]), len(name))"
+    text = f"[jobs.{json.dumps(name)}]\ncommand = {json.dumps([sys.executable, '-c', code])}\n"
+    (launch.directory / "jobs.toml").write_text(text)
+    daemon = launch("", "run", "jobs.toml")
+    assert daemon.wait_for("job.output")["line"] == f"{name[:1000]!a} {len(name)}"
+    daemon.wait_for("run.finished", outcome="succeeded")
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
