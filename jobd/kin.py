@@ -162,6 +162,10 @@ class Kin(children.Members):
         self._signal_group(signal.SIGTERM)
         self._signal_group(signal.SIGCONT)
 
+    def spare_group(self, look: Look) -> None:
+        """Take all in the group for asked: who was there has been, and who has come since cleans up for them."""
+        self._asked |= self._members & look.group(self.group)
+
     def kill_on(self, look: Look, until: float) -> bool:
         """Take a step towards killing them all; whether anybody may be left.
 

@@ -38,10 +38,12 @@ LAST_BYTES = 1_048_576
 LAST_S = 0.05
 #: The same where the daemon is about to leave.
 LEAST_LAST_BYTES = 4_096
-#: How long processes that a run has left behind may take to end when they are asked.
+#: How long processes may take to end when they are asked, that a run which has ended by itself has left behind.
 LEFTOVERS_S = 1.0
-#: How often to look whether they have.
+#: How often to look whether they have, at first; those that take long are looked for after each further part of that
+#: time, because everybody on the machine has to be looked at.
 LOOK_EVERY_S = 0.02
+LOOK_EVERY_PART = 0.1
 #: How often to take a step in killing, for how long to look for new ones before that, and how long to go on if they
 #: do not die: who does not then belongs to another user, or waits in the kernel for a disk.
 KILL_EVERY_S = 0.005
@@ -89,6 +91,7 @@ class Process:
         #: Whether somebody is to be asked to end, and when those are killed who have not.
         self._ask = False
         self._kill_at = math.inf
+        self._left_at = 0.0  # when the first process had ended
         self._unread = LAST_BYTES
         self._reading_s = LAST_S
         #: Why it could not be started.
@@ -240,8 +243,9 @@ class Process:
     def _leave(self, now: float) -> None:
         """The first process has ended; see whether anybody is left."""
         if self.phase is Phase.RUNNING:
-            kill_at = min(self._kill_at, now + LEFTOVERS_S)
-            self.phase, self._kill_at, self._ask = Phase.LEAVING, kill_at, True
+            if self.run.cancelled is None:  # else they have as long as it would have had
+                self._kill_at = min(self._kill_at, now + LEFTOVERS_S)
+            self.phase, self._left_at, self._ask = Phase.LEAVING, now, True
         self.step_at = now
 
     def _look_for_exit(self, now: float) -> None:
@@ -293,9 +297,12 @@ class Process:
             self.kill(now)
         else:
             if self._ask:
+                if self.run.cancelled:
+                    self._kin.spare_group(look)
                 self._kin.terminate()
                 self._ask = not look.settled  # somebody may be there who has not been seen yet
-            self.step_at = min(now + LOOK_EVERY_S, self._kill_at)
+            pause_s = max(LOOK_EVERY_S, (now - self._left_at) * LOOK_EVERY_PART)
+            self.step_at = min(now + pause_s, self._kill_at)
 
     def _step_killing(self, look: Look, now: float) -> None:
         left = self._kin.kill_on(look, self._kill_at + FREEZE_S)

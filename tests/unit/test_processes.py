@@ -333,17 +333,42 @@ def test_leftovers_are_asked_once_and_then_killed(
     assert not lives(control.line())
 
 
-def test_who_was_asked_by_the_cancellation_is_not_asked_again(
-    control: Control, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SIGTERM comes once, to the whole group."""
-    monkeypatch.setattr(process, "LEFTOVERS_S", 0.3)
+def test_who_was_asked_by_the_cancellation_is_not_asked_again(control: Control) -> None:
+    """SIGTERM comes once, to the whole group; who does not heed it is killed at the end of the cancel timeout."""
+    control.cancel_timeout_s = 0.3
     script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"
     started = control.shell(f'sh -c "{script}" & wait')
     control.line()
     control.cancel(started)
     assert control.end(started).fields == {"signal": "SIGTERM"}
     assert control.lines() == ["ready", "asked"]
+
+
+def test_who_outlives_a_cancelled_command_has_the_cancel_timeout(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell is gone at once when it is asked; what it has started may clean up, and start what that takes."""
+    monkeypatch.setattr(process, "LEFTOVERS_S", 0.05)
+    code = (
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit())\n"
+        "try:\n    print('ready', flush=True)\n    time.sleep(60)\nfinally:\n    time.sleep(0.5)\n    print('clean')"
+    )
+    started = control.shell(f'{sys.executable} -c "$CODE"; true', env=(("CODE", code),))
+    control.line()
+    control.cancel(started)
+    assert control.end(started) == Ending(Outcome.CANCELLED, {"signal": "SIGTERM"})
+    assert control.lines() == ["ready", "clean"]
+
+
+def test_what_a_clean_up_starts_is_not_asked_to_end(control: Control) -> None:
+    """Who is in a session of its own is, for the SIGTERM to the group has not reached it."""
+    cleaner = "trap 'sleep 0.3 && echo clean; exit' TERM; echo ready; while :; do sleep 0.01; done"
+    apart = "trap 'echo asked; exit' TERM; echo ready; while :; do sleep 0.01; done"
+    started = control.shell(f'setsid sh -c "{apart}" & sh -c "{cleaner}"; true')
+    control.line(1)
+    control.cancel(started)
+    assert control.end(started) == Ending(Outcome.CANCELLED, {"signal": "SIGTERM"})
+    assert sorted(control.lines()[2:]) == ["asked", "clean"]
 
 
 def test_crowd_that_grows_while_it_is_ended(control: Control) -> None:
