@@ -174,16 +174,20 @@ def _told_of_cwd(cwd: str, error: OSError) -> str | None:
 
 def _told_of_program(command: Command, error: OSError) -> str | None:
     program = command.arguments[0]
-    if "/" in program and Path(command.cwd or ".", program).is_dir():
+    place = Path(command.cwd or ".", program)  # only for `access`: its own methods raise where nobody may look
+    if "/" in program and os.access(f"{place}/", os.F_OK):  # with the slash, there is only a directory
         return f"{program} is a directory and no program; name the program in it"
     if isinstance(error, PermissionError):
-        return f"the program {program} may not be executed; make it executable (chmod +x), or name another one"
+        return (
+            f"the program {program} may not be executed; make it and the directories that lead to it executable "
+            "(chmod +x), or name another one"
+        )
     if error.errno == errno.ENOEXEC:
         return f"the program {program} is not one for this machine, or a script without a #! line"
     if not isinstance(error, FileNotFoundError):
         return None
     if "/" not in program:
         return f"there is no program {program} in any directory of PATH; install it, or write the whole path"
-    if Path(command.cwd or ".", program).exists():
+    if os.access(place, os.F_OK):
         return f"the program {program} is there, but not the interpreter that its first line or its head names"
     return f"there is no program {program}; install it, or change the job's command"

@@ -100,6 +100,7 @@ def test_somebody_else_has_taken_the_status(control: Control) -> None:
         (("no-such-program-here",), "FileNotFoundError", "no program no-such-program-here in any directory of PATH"),
         (("/no/such/program",), "FileNotFoundError", "no program /no/such/program;"),
         (("/etc/passwd",), "PermissionError", "/etc/passwd may not be executed"),
+        (("/etc",), "PermissionError", "/etc is a directory and no program"),
         (("a\0b",), "ValueError", "null byte"),
     ],
 )
@@ -108,6 +109,21 @@ def test_what_cannot_be_started_fails(control: Control, arguments: tuple[str, ..
     told, message = error(control.end(control.start(*arguments)))
     assert told == kind
     assert says in message
+
+
+def test_program_in_a_directory_that_may_not_be_entered_fails(control: Control, tmp_path: Path) -> None:
+    """And is told as such, by whoever may not look there either."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0o600)
+    code = (
+        "import os, sys\nsys.path[:0] = ['tests', '.']\nfrom unit.processes import Control, error\n"
+        "control = Control()\ncontrol.end(control.start('true'))\n"
+        "if os.geteuid() == 0: os.setresuid(65534, 65534, 65534)\n"
+        f"print(error(control.end(control.start('{closed}/program'))))"
+    )
+    control.end(control.start(sys.executable, "-c", code))
+    assert control.lines("stderr") == []
+    assert control.line().startswith(f"('PermissionError', 'the program {closed}/program may not be executed")
 
 
 def test_script_whose_interpreter_is_missing_is_told_from_a_missing_script(control: Control, tmp_path: Path) -> None:
