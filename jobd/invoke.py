@@ -74,6 +74,7 @@ class Executor:
         self._plane = plane
         self._log = to
         self._processes: Processes | None = None
+        self._here = _here()  # before any job can go elsewhere
         #: How long a cancelled process gets to end before it is killed, in seconds.
         self.cancel_timeout_s = 5.0
         self._begin = begin
@@ -143,6 +144,7 @@ class Executor:
                     lambda: self.cancel_timeout_s,
                     partial(hooks.stray, self._log),
                     lambda: {"level": self._log.level, "layout": self._log.layout},
+                    self._here,
                 )
         except Exception as error:  # no memory, say
             self._fail_to_start(run, error)
@@ -262,6 +264,14 @@ FRAMES: frozenset[CodeType] = PLANE_FRAMES | {
     Executor._coroutine.__code__,
     Executor._function.__code__,
 }
+
+
+def _here() -> str:
+    """The directory in which this process is; empty if there is none."""
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return ""
 
 
 def _dealt(runs: list[Run], together: int) -> list[list[Run]]:

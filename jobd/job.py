@@ -48,7 +48,7 @@ class Command:
 
     #: The program and its arguments; a shell's, where the user has asked for one.
     arguments: tuple[str, ...]
-    #: Where it is executed; None: where the daemon is.
+    #: Where it is executed; None: where jobd was started.
     cwd: str | None = None
     #: What its environment has beside the daemon's.
     env: tuple[tuple[str, str], ...] = ()

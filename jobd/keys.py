@@ -158,7 +158,7 @@ _OWN = {
         _word("thread", "process"), "thread or process",
         "What a plain function runs in: a thread, or an interpreter of its own for each run.", ("call",),
     ),
-    "cwd": Key(_some, "path", "Where the command is executed; by default where the daemon is.", _COMMANDS),
+    "cwd": Key(_some, "path", "Where the command is executed; by default where jobd was started.", _COMMANDS),
     "env": Key(_table, "table of texts", "What its environment has beside the daemon's.", _COMMANDS),
     "user": Key(_user, "name", "Whose process it is; only root may name another one.", _COMMANDS),
 }  # fmt: skip

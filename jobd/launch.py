@@ -3,10 +3,14 @@
 May import: children, ending, job, render, run. A run of a command executes that; a run of a function executes `child`
 in an interpreter of its own.
 
-Tricky: what a fork copies while a process is being started here, it keeps open: the writing ends of our pipes, and
-the pipe by which Python's own `subprocess` waits for the new program. A job that forks in that moment would hold us
-for as long as its child lives. So a fork waits until we have finished, and we wait for one that goes on; neither
-without a limit.
+Tricky:
+
+- The directory of the process is everybody's: a job may go elsewhere, or remove it. What is started is given the one
+  that jobd was started in, `here`, while that is there.
+- What a fork copies while a process is being started here, it keeps open: the writing ends of our pipes, and the pipe
+  by which Python's own `subprocess` waits for the new program. A job that forks in that moment would hold us for as
+  long as its child lives. So a fork waits until we have finished, and we wait for one that goes on; neither without a
+  limit.
 """
 
 import errno
@@ -77,17 +81,17 @@ def no_forks() -> Iterator[None]:
             _starting.release()
 
 
-def launch(run: Run, stdout: int, stderr: int, line: int = -1) -> int:
+def launch(run: Run, here: str, stdout: int, stderr: int, line: int = -1) -> int:
     """Start the process of the run; its number. `line` is what a function's process hears and tells the rest through.
 
     Raises whatever has kept it from starting; `refusal` makes an end of that.
     """
-    command = run.of.command or Command(_interpreter(line))
+    command = run.of.command or Command(_interpreter(here, line))
     account = _account(command.user) if command.user is not None else None
     owner = {} if account is None or account.pw_uid == os.geteuid() else _owner(account)
     process: subprocess.Popen[bytes] = _Popen(
         command.arguments,
-        cwd=command.cwd,
+        cwd=_cwd(command, here),
         env=_environment(run, command, account),
         stdin=_DEVNULL,
         stdout=stdout,
@@ -100,10 +104,17 @@ def launch(run: Run, stdout: int, stderr: int, line: int = -1) -> int:
     return process.pid
 
 
-def _interpreter(line: int) -> tuple[str, ...]:
+def _interpreter(here: str, line: int) -> tuple[str, ...]:
     # The current directory is no place to take Python's own modules from, unless we come from there ourselves.
-    safe = () if Path(__file__).parent.parent == Path.cwd() else ("-P",)
+    safe = () if Path(__file__).parent.parent == Path(here) else ("-P",)
     return (sys.executable, "-u", *safe, "-m", "jobd.child", str(line))
+
+
+def _cwd(command: Command, here: str) -> str | None:
+    """Where it is executed; None: where this process is."""
+    if command.cwd is not None:
+        return str(Path(here, command.cwd))
+    return here if here and os.access(here, os.X_OK) else None
 
 
 def _account(user: str) -> "struct_passwd":
@@ -139,25 +150,26 @@ def _inherited() -> dict[str, str]:
     raise _Refused("RuntimeError", "the environment of jobd would not keep still; a job is changing it all the time")
 
 
-def refusal(run: Run, error: BaseException) -> Ending:
+def refusal(run: Run, here: str, error: BaseException) -> Ending:
     """The end of a run whose process could not be started."""
     if isinstance(error, _Refused):
         kind, message = error.args
     else:
         kind = type(error).__name__
-        told = _told(run, run.of.command, error) if isinstance(error, OSError) and run.of.command else None
+        told = _told(run.of.command, here, error) if isinstance(error, OSError) and run.of.command else None
         message = told or render.text(error, render.TEXT_CHARS)
     return Ending(Outcome.FAILED, ending.told(kind, message), 1)
 
 
-def _told(run: Run, command: Command, error: OSError) -> str | None:
+def _told(command: Command, here: str, error: OSError) -> str | None:
     """What is wrong, and what would be right, where that can be said better than the system does."""
     if error.errno == errno.EPERM and command.user is not None:
         return f"only root may run a command as another user ({command.user}); run jobd as root, or leave user out"
-    if command.cwd is not None and error.filename == command.cwd:
-        return _told_of_cwd(command.cwd, error)
+    cwd = _cwd(command, here)
+    if cwd is not None and error.filename == cwd:
+        return _told_of_cwd(cwd, error)
     if error.filename == command.arguments[0]:
-        return _told_of_program(command, error)
+        return _told_of_program(command.arguments[0], cwd or ".", error)
     return None
 
 
@@ -172,9 +184,8 @@ def _told_of_cwd(cwd: str, error: OSError) -> str | None:
     return None
 
 
-def _told_of_program(command: Command, error: OSError) -> str | None:
-    program = command.arguments[0]
-    place = Path(command.cwd or ".", program)  # only for `access`: its own methods raise where nobody may look
+def _told_of_program(program: str, cwd: str, error: OSError) -> str | None:
+    place = Path(cwd, program)  # only for `access`: its own methods raise where nobody may look
     if "/" in program and os.access(f"{place}/", os.F_OK):  # with the slash, there is only a directory
         return f"{program} is a directory and no program; name the program in it"
     if isinstance(error, PermissionError):

@@ -71,14 +71,15 @@ class Phase(Enum):
 class Process:
     """What executes a run."""
 
-    def __init__(self, run: Run, says: Take, forward: Callable[[bytes], None], log: dict[str, str]) -> None:
-        """Nothing is started yet. `log` is the level and the layout of what is to be forwarded."""
+    def __init__(self, run: Run, here: str, says: Take, forward: Callable[[bytes], None], log: dict[str, str]) -> None:
+        """Nothing is started yet. `here` is where; `log` is the level and the layout of what is to be forwarded."""
         self.run = run
         self.phase = Phase.RUNNING
         #: When it wants to be stepped next.
         self.step_at = math.inf
         #: How the run has ended, once it has.
         self.ending: Ending | None = None
+        self._here = here
         self._says = says
         self._forward = forward
         self._log = log
@@ -124,14 +125,14 @@ class Process:
                 self._leave(now)  # what has been started all the same
             else:
                 self._begin_to_empty()
-            self._refusal = launch.refusal(self.run, error)
+            self._refusal = launch.refusal(self.run, self._here, error)
 
     def _start(self) -> None:
         theirs: list[int] = []
         try:
             with launch.no_forks():
                 self._open(theirs)
-                self._pid = launch.launch(self.run, *theirs)
+                self._pid = launch.launch(self.run, self._here, *theirs)
         finally:
             for fd in theirs:
                 os.close(fd)

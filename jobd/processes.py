@@ -55,15 +55,16 @@ class Processes:
         cancel_timeout_s: Callable[[], float],
         stray: Callable[[str, BaseException], None],
         how: Callable[[], dict[str, str]] = lambda: {"level": "info", "layout": "json"},
+        here: str = "",
     ) -> None:
-        """All are called on the thread of the processes.
+        """All but `here`, the directory in which jobd was started, are called on the thread of the processes.
 
         `begin` says whether a run may start, and `end` is told once how it has ended. `says` takes what it prints,
         `forward` what it logs, `how` says of which level and in which layout, and `stray` takes an error of our own.
         """
         self._begin = begin
         self._end = end
-        self._process: Callable[[Run], Process] = lambda run: Process(run, says, forward, how())
+        self._process: Callable[[Run], Process] = lambda run: Process(run, here, says, forward, how())
         self._cancel_timeout_s = cancel_timeout_s
         self._stray = stray
         self._tell_at = -math.inf

@@ -115,6 +115,30 @@ def test_shell_cwd_and_environment(launch: Launcher, tmp_path: Path) -> None:
     assert output(daemon, "told") == ["told", started["run_id"], "0", started["scheduled_at"], "end"]
 
 
+def test_where_a_job_goes_nobody_has_to_follow(launch: Launcher) -> None:
+    """Commands and isolated functions run where jobd was started, also when a job has left the process nowhere."""
+    launch.write(
+        "jobs",
+        "@every('1h')\ndef leaves(): os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
+        "@every('0.5', isolation='process')\ndef isolated(): print(os.getcwd())",
+    )
+    (launch.directory / "sub").mkdir()
+    daemon = run(
+        launch,
+        "jobs",
+        plain={"command": ["pwd"], "every": "0.5"},
+        relative={"command": ["./program"], "cwd": "sub", "every": "0.5"},
+    )
+    (launch.directory / "sub" / "program").write_text("#!/bin/sh\npwd\n")
+    (launch.directory / "sub" / "program").chmod(0o755)
+    daemon.wait_for("run.finished", job="leaves")
+    for job, place in (("plain", "."), ("isolated", "."), ("relative", "sub")):
+        daemon.wait_for("job.output", job=job, count=3, line=str(launch.directory / place))
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+    assert set(output(daemon, "plain") + output(daemon, "isolated")) == {str(launch.directory)}
+
+
 def test_a_missing_program_is_one_failed_run(launch: Launcher, tmp_path: Path) -> None:
     """Each tick has its failed run, which says what is missing; the others go on, and the program may come later."""
     daemon = run(

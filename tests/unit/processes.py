@@ -25,7 +25,8 @@ _numbers = count()
 class Control:
     """Processes, and what they tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, here: str = "") -> None:
+        """All are started `here`."""
         self.runs: list[Run] = []
         self.begun: list[Run] = []
         self.ends: list[tuple[Run, Ending]] = []
@@ -42,6 +43,7 @@ class Control:
             forward=lambda line: self.logged.append(json.loads(line)),
             cancel_timeout_s=lambda: self.cancel_timeout_s,
             stray=lambda where, error: self.strays.append(error),
+            here=here,
         )
 
     def begin(self, run: Run) -> bool:

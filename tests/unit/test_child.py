@@ -35,6 +35,19 @@ def test_function_has_an_interpreter_of_its_own(control: Control) -> None:
     assert control.lines() == ["printed "]
 
 
+def test_function_runs_though_there_is_no_directory_left(control: Control, tmp_path: Path) -> None:
+    """Neither the one that jobd was started in, nor the one that it is in."""
+    code = (
+        "import os, sys\nsys.path[:0] = [os.path.abspath('tests'), os.getcwd()]\n"
+        "from unit import functions\nfrom unit.processes import Control\n"
+        f"control = Control('{tmp_path}/started')\nos.chdir('{tmp_path}')\nos.rmdir('{tmp_path}')\n"
+        "print(control.end(control.call(functions.works)).outcome, control.lines())"
+    )
+    control.end(control.start(sys.executable, "-c", code))
+    assert control.lines("stderr") == []
+    assert control.line() == "Outcome.SUCCEEDED ['printed ']"
+
+
 def test_exception_comes_with_its_traceback(control: Control) -> None:
     """From the job's own first line on."""
     ending = control.end(control.call(functions.raises))
