@@ -6,6 +6,7 @@ a tick from the spawner to the runner, and from there to the plane, thread or pr
 """
 
 import asyncio
+import contextlib
 import os
 import platform
 import select
@@ -28,6 +29,7 @@ from jobd import (
     garbage,
     hooks,
     interpreter,
+    invoke,
     lifespans,
     log,
     notify,
@@ -101,7 +103,7 @@ class Daemon:
             notifier=self._notifier,
             plane=self._plane,
             lifespans=self._lifespans,
-            read=lambda: self._load(True),
+            read=lambda: self._read(again=True),
             may_use=lambda: self._stop.state is State.RUNNING,
             in_use=lambda: self._loaded,
             use=self._use,
@@ -133,14 +135,14 @@ class Daemon:
         """Load the jobs, run them until a stop is asked for, and leave the process with an `ExitCode`."""
         self._load = load
         try:
-            self._begin_or_refuse(load)
+            self._begin_or_refuse()
         except BaseException as error:
             self._go_on(error)
         self._go_on(None)
 
-    def _begin_or_refuse(self, load: Load) -> None:
+    def _begin_or_refuse(self) -> None:
         try:
-            self._serve(self._start(load))
+            self._serve(self._start())
         except InvalidConfig as invalid:
             faults.tell(self._log, invalid.faults)
             self._stop.refuse()
@@ -204,13 +206,13 @@ class Daemon:
         if bound_s > limit_s:
             self._log.emit(events.CONFIG_LONG_STOP, bound_s=bound_s, supervisor=supervisor, limit_s=limit_s)
 
-    def _start(self, load: Load) -> Loaded:
+    def _start(self) -> Loaded:
         self._warn_of_long_stop(self._settings.grace_period + self._settings.cancel_timeout + 1)
         self._plane.start(self._stray, self._plane_broken)
         started, traced, profiled = exits.pid(), sys.gettrace(), sys.getprofile()
         with _Ears(self._listen, self._stop.resume):
             try:
-                _, loaded = load(False)
+                _, loaded = self._read(again=False)
             finally:
                 if exits.pid() != started:
                     exits.leave(0)  # a module has forked and come back twice: the other one is the daemon
@@ -218,6 +220,13 @@ class Daemon:
         sys.setprofile(profiled)
         signals.reassert()
         return loaded
+
+    def _read(self, *, again: bool) -> tuple[Settings, Loaded]:
+        """Read everything, and import what is lacking for the jobs; in the thread that may wait for that."""
+        settings, loaded = self._load(again)
+        with contextlib.suppress(Exception):  # no memory, say; the first run of such a job tries again
+            invoke.prepare(job.kind for job in loaded.jobs)
+        return settings, loaded
 
     def _serve(self, loaded: Loaded) -> None:
         asyncio.set_event_loop(self._loop)

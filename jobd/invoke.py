@@ -5,9 +5,12 @@ May import: exits, job, log, run, ending, plane, processes, states. Each way of 
 run (which may refuse it), make it the current run, call the user's code, and tell `end` how that ended. Whatever the
 user's code raises ends here.
 
-Tricky: threads are started by `_thread`: `threading.Thread.start` waits for the new thread, under a lock and through
-hooks that belong to everybody in the process, so a job could hold the control plane there, or keep every function from
-its first line.
+Tricky:
+
+- Threads are started by `_thread`: `threading.Thread.start` waits for the new thread, under a lock and through hooks
+  that belong to everybody in the process, so a job could hold the control plane there, or keep every function from its
+  first line.
+- Locks of imports belong to everybody, too. What runs of some kinds take is imported by `prepare`, before there is any.
 """
 
 import asyncio
@@ -17,7 +20,7 @@ import os
 import threading
 import weakref
 from _thread import get_ident, start_new_thread
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -44,6 +47,23 @@ CANCELLED_TOGETHER = 64
 KILL_S = 0.3
 _COROUTINE = Kind.COROUTINE  # looked up once: in a class of Enum's that takes ten times as long
 _PROCESSES = frozenset({Kind.PROCESS, Kind.COMMAND})
+#: What executes runs of those, once it has been imported.
+_processes: "type[Processes] | None" = None
+
+
+def prepare(kinds: Iterable[Kind]) -> None:
+    """Import what runs of these kinds take; in a thread that may wait, because jobs may hold locks of imports."""
+    if not _PROCESSES.isdisjoint(kinds):
+        _import_processes()
+
+
+def _import_processes() -> "type[Processes]":
+    global _processes
+    if _processes is None:
+        from jobd.processes import Processes  # only where a job needs it: it takes a while
+
+        _processes = Processes
+    return _processes
 
 
 class _Task(asyncio.Task[None]):  # Python's own, whatever a job puts into the module
@@ -133,23 +153,23 @@ class Executor:
 
     def _start_process(self, run: Run) -> None:
         try:
-            if self._processes is None:
-                from jobd.processes import Processes  # only where a job needs it: it takes a while to import
-
-                self._processes = Processes(
-                    lambda run: self._begin(run),
-                    self._end_one,
-                    self._log.printed,
-                    self._log.forward,
-                    lambda: self.cancel_timeout_s,
-                    partial(hooks.stray, self._log),
-                    lambda: {"level": self._log.level, "layout": self._log.layout},
-                    self._here,
-                )
+            processes = self._processes = self._processes or self._make_processes()
         except Exception as error:  # no memory, say
             self._fail_to_start(run, error)
             return
-        self._processes.start(run)
+        processes.start(run)
+
+    def _make_processes(self) -> "Processes":
+        return _import_processes()(
+            lambda run: self._begin(run),
+            self._end_one,
+            self._log.printed,
+            self._log.forward,
+            lambda: self.cancel_timeout_s,
+            partial(hooks.stray, self._log),
+            lambda: {"level": self._log.level, "layout": self._log.layout},
+            self._here,
+        )
 
     def _fail_to_start(self, run: Run, error: BaseException) -> None:
         if self._begin(run):

@@ -15,22 +15,20 @@ Tricky:
 
 import errno
 import os
+import pwd
 import subprocess
 import sys
 from _thread import allocate_lock, get_ident
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobd import children, ending, render
 from jobd.ending import Ending
 from jobd.job import Command, Kind
 from jobd.run import Run
 from jobd.states import Outcome
-
-if TYPE_CHECKING:
-    from pwd import struct_passwd
 
 #: How long a fork waits for a process to be started, and the other way round. Both take milliseconds.
 FORK_S = 1.0
@@ -117,21 +115,19 @@ def _cwd(command: Command, here: str) -> str | None:
     return here if here and os.access(here, os.X_OK) else None
 
 
-def _account(user: str) -> "struct_passwd":
-    import pwd  # only where it is needed
-
+def _account(user: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(user)
     except KeyError:
         raise _Refused("LookupError", f"there is no user {user}; make one, or change the job's user") from None
 
 
-def _owner(account: "struct_passwd") -> dict[str, Any]:
+def _owner(account: pwd.struct_passwd) -> dict[str, Any]:
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
 
 
-def _environment(run: Run, command: Command, account: "struct_passwd | None") -> dict[str, str]:
+def _environment(run: Run, command: Command, account: pwd.struct_passwd | None) -> dict[str, str]:
     env = _inherited()
     if account is not None:
         env |= {"HOME": account.pw_dir, "SHELL": account.pw_shell}

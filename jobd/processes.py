@@ -14,7 +14,6 @@ when it is done, and a run leaves the table when its end is told; the turn is ju
 
 import math
 import os
-import threading
 from _thread import allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -117,7 +116,6 @@ class Processes:
         if not self._working.acquire(False):
             return  # RACE: two runs came before the first thread was there
         try:
-            _name_this_thread()
             while True:
                 try:
                     self._turn()
@@ -248,10 +246,3 @@ class Processes:
             process.run.body = None
         if self._killing and not self._processes:
             self._all_gone.ring()
-
-
-def _name_this_thread() -> None:
-    try:
-        threading.current_thread().name = "jobd processes"
-    except Exception:  # a job has spoilt the module
-        pass

@@ -139,6 +139,21 @@ def test_where_a_job_goes_nobody_has_to_follow(launch: Launcher) -> None:
     assert set(output(daemon, "plain") + output(daemon, "isolated")) == {str(launch.directory)}
 
 
+def test_the_first_command_needs_no_lock_that_a_job_may_hold(launch: Launcher) -> None:
+    """Neither that of imports nor that of all threads: it runs, and the stop is orderly."""
+    launch.write(
+        "jobs",
+        "import _imp\n@every('1h')\ndef holds():\n    threading._active_limbo_lock.acquire()\n    _imp.acquire_lock()\n"
+        "    current_run().stopping.wait()",
+    )
+    later = {"shell": "id -un", "every": "2s", "anchor": "clock"} | ({"user": "root"} if os.geteuid() == 0 else {})
+    daemon = run(launch, "jobs", later=later)
+    daemon.wait_for("run.started", job="holds")
+    daemon.wait_for("run.finished", job="later", outcome="succeeded", count=2)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
 def test_a_missing_program_is_one_failed_run(launch: Launcher, tmp_path: Path) -> None:
     """Each tick has its failed run, which says what is missing; the others go on, and the program may come later."""
     daemon = run(
