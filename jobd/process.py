@@ -99,6 +99,7 @@ class Process:
         self._refusal: Ending | None = None
         #: How the first process has ended, once it has; `exit_status` is None where that is not known.
         self._exited: dict[str, Any] = {}
+        #: As what it has been cancelled before that, if it has.
         self._cancelled: Outcome | None = None
 
     def done(self) -> bool:
@@ -251,7 +252,7 @@ class Process:
 
     def _look_for_exit(self, now: float) -> None:
         if exited := self._exit():
-            self._cancelled = self.run.cancel_as
+            self._cancelled = self.run.cancelled  # and not what has been asked for, and came too late
             self._leave(now)
             self._exited = exited  # at last: where memory is lacking above, all of it is done again
         else:
@@ -306,11 +307,12 @@ class Process:
             self.step_at = min(now + pause_s, self._kill_at)
 
     def _step_killing(self, look: Look, now: float) -> None:
+        self.run.cancelled = self.run.cancelled or self.run.cancel_as
         left = self._kin.kill_on(look, self._kill_at + FREEZE_S)
         given_up = now >= self._kill_at + KILL_S
         self.step_at = now + (LEFTOVERS_S if given_up else KILL_EVERY_S)
         if self._held and given_up and not self._exited:
-            self._cancelled = self.run.cancel_as
+            self._cancelled = self.run.cancelled
             self._exited = {"exit_status": None}
         if (self._exited or not self._pid) and (given_up or not left):
             self._begin_to_empty()

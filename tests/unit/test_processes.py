@@ -304,6 +304,28 @@ def test_run_that_timed_out_says_so(control: Control) -> None:
     assert ending.fields["signal"] == "SIGTERM"
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_command_that_has_ended_before_it_is_asked_was_not_cancelled(control: Control, *, killed: bool) -> None:
+    """Its end is its own, however late that is seen."""
+    said, seen = threading.Event(), threading.Event()
+
+    def say_slowly(stream: str, line: bytes) -> None:
+        said.set()
+        seen.wait(LIMIT_S)
+
+    control.say = say_slowly  # type: ignore[method-assign]
+    started = control.shell("echo it; exit 3", timeout_s=1.5)
+    assert said.wait(LIMIT_S)
+    body = started.body
+    assert isinstance(body, process.Process)
+    until(lambda: not lives(body._pid))
+    control.cancel(started, Outcome.TIMED_OUT)
+    if killed:
+        control.processes.kill_all(0.0)
+    seen.set()
+    assert error(control.end(started))[1] == "exited with status 3"
+
+
 def test_command_that_is_cancelled_before_it_is_started(control: Control) -> None:
     """Orders are taken in their order."""
     started = control.start("sleep", "60")
