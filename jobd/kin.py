@@ -135,6 +135,7 @@ class Kin(children.Members):
         super().__init__()
         self._run_id = run_id
         self._frozen: set[Process] = set()
+        self._group_frozen = False
         #: The group that is theirs, too, while its number is; 0 for none.
         self.group = 0
         #: None of them has started before this, in the kernel's ticks.
@@ -166,13 +167,18 @@ class Kin(children.Members):
         """Take all in the group for asked: who was there has been, and who has come since cleans up for them."""
         self._asked |= self._members & look.group(self.group)
 
+    def freeze_group(self) -> None:
+        """Stop all in the group at once, before a look, which then finds fewer that are to be stopped one by one."""
+        self._signal_group(signal.SIGSTOP)
+        self._group_frozen = True
+
     def kill_on(self, look: Look, until: float) -> bool:
         """Take a step towards killing them all; whether anybody may be left.
 
         Who is new is stopped, so that it starts nobody else. When nobody is new, or `until` is over, all are killed.
         """
         left = self.see(look)
-        new = self._members - self._frozen
+        new = self._members - self._frozen - (look.group(self.group) if self._group_frozen else set())
         for member in new:
             children.send(member, signal.SIGSTOP)
         self._frozen |= new

@@ -236,10 +236,15 @@ class Process:
             self._ask, self._kill_at, self.step_at = True, now + timeout_s, now
 
     def kill(self, now: float, *, at_once: bool = False) -> None:
-        """Kill it and whomever it has started; `at_once`: nobody has time to read what it has written last."""
+        """Kill it and whomever it has started.
+
+        `at_once` and between two looks: nobody has time for many looks, or to read what it has written last.
+        """
         if at_once:
             self._unread = min(self._unread, LEAST_LAST_BYTES)
         if self.phase in (Phase.RUNNING, Phase.LEAVING):
+            if at_once:
+                self._kin.freeze_group()
             self.phase, self._kill_at, self.step_at = Phase.KILLING, now, now
 
     def _leave(self, now: float) -> None:

@@ -211,7 +211,7 @@ class Processes:
             process.cancel(Real.monotonic(), self._cancel_timeout_s())
 
     def _kill(self) -> None:
-        self._killing = True
+        self._killing, self._look_not_before = True, -math.inf
         for process in self._processes.values():
             process.kill(Real.monotonic(), at_once=True)
 
@@ -222,7 +222,8 @@ class Processes:
             return
         look = self._look(min(process.since for process in due))
         now = Real.monotonic()
-        self._look_not_before = now + look.took_s  # half of the time is left to everybody else
+        if not self._killing:
+            self._look_not_before = now + look.took_s  # half of the time is left to everybody else
         self._do_all(partial(process.step, look, now) for process in due)
 
     def _look(self, since: int) -> Look:

@@ -603,6 +603,23 @@ def test_kill_all_kills_all(control: Control) -> None:
     assert {run.body for run in runs} == {None}
 
 
+def test_kill_all_takes_two_looks_at_everybody(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other: on a machine with thousands of processes, a look takes long, and the stop does not wait."""
+    look = kin.look
+
+    def long(since: int) -> kin.Look:
+        time.sleep(0.3)
+        seen = look(since)
+        seen.took_s = 0.3
+        return seen
+
+    control.shell(f"{DEAF} sleep 60 & echo ready; wait")
+    control.line()
+    monkeypatch.setattr(kin, "look", long)
+    control.processes.kill_all(0.9)
+    assert len(control.ends) == 1
+
+
 def test_kill_all_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """An end that cannot be told is not waited for."""
     control = Control()
