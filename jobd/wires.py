@@ -104,7 +104,10 @@ class Line:
                 message = self._ours.recv(MESSAGE_BYTES, _FLAGS)
             except BlockingIOError:
                 break
-            except OSError:  # it has gone without reading what it had to know, or a job has closed the line
+            except ConnectionResetError:  # once: it has gone without hearing all; what it has said is still there
+                read += LEAST_MESSAGE_BYTES
+                continue
+            except OSError:  # a job has closed the line
                 return None
             if not message:
                 return None

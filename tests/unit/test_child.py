@@ -254,3 +254,17 @@ def test_line_of_the_log_without_an_end_is_dropped() -> None:
             line.read()
     assert lines == [b"{}\n", b"x\n  y\n"]
     line.close()
+
+
+def test_what_was_said_is_read_though_not_all_was_heard() -> None:
+    """The kernel tells first that something has been left unread, and then hands out what came before the end."""
+    theirs: list[int] = []
+    lines: list[bytes] = []
+    line = wires.Line(lines.append, theirs)
+    line.send(wires.STOP)
+    with socket.socket(fileno=theirs[0]) as other:
+        other.send(b"L{}\n")
+        other.send(b"R{}")
+    assert line.read() is None
+    assert (lines, line.result) == ([b"{}\n"], {})
+    line.close()
