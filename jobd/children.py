@@ -98,6 +98,8 @@ class Members:
     def __init__(self) -> None:
         self._members: set[Process] = set()
         self._asked: set[Process] = set()
+        #: Who has been killed and has not died, or cannot be: nobody waits for them at another end.
+        self._given_up: set[Process] = set()
         #: Who does not belong to them, whoever finds them.
         self._others: frozenset[Process] = frozenset()
 
@@ -125,13 +127,20 @@ class Members:
             self._members.update(descendants([member for member in stopped if lives(member)], self._others))
 
     def end(self, within_s: float) -> list[Killed]:
-        """Ask whoever is there and has not been asked, give all of them `within_s`, and kill who is left then."""
+        """Ask whoever is there and has not been asked, give all of them `within_s`, and kill who is left then.
+
+        May be called again: those that have outlived the first time are not waited for once more.
+        """
         until = Real.monotonic() + within_s
         self.note()
+        if self._members and self._members <= self._given_up:
+            return []
         self.terminate()
         while any(map(lives, self._members)) and Real.monotonic() < until:
             Real.sleep(LOOK_EVERY_S)
-        return self.kill()
+        killed = self.kill()
+        self._given_up = set(filter(lives, self._members))
+        return killed
 
     def kill(self, within_s: float = KILL_S) -> list[Killed]:
         """Kill whoever is there, and who comes meanwhile, until nobody is left; it may take `within_s`."""

@@ -127,6 +127,22 @@ def test_deaf_family_is_killed_and_named(family: Family, shell: Start) -> None:
     assert family.kill() == []
 
 
+def test_who_cannot_be_killed_is_waited_for_once(family: Family, shell: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to another user, say, and nobody has time for it at the very end; who is new is killed."""
+    send = children.send
+    unkillable = shell("exec sleep 60")
+    until(lambda: commands(family) == ["sleep"])
+    monkeypatch.setattr(children, "send", lambda to, signum: to.pid != unkillable.pid and send(to, signum))
+    assert family.end(0.0) == []
+    before = time.monotonic()
+    assert family.end(0.0) == []
+    assert time.monotonic() - before < children.KILL_S / 2
+    late = shell(f"{DEAF}exec sleep 61")
+    until(lambda: commands(family) == ["sleep", "sleep"])
+    assert [killed.pid for killed in family.end(0.0)] == [late.pid]
+    assert unkillable.poll() is None
+
+
 def test_everybody_is_asked_once(family: Family, shell: Start, tmp_path: Path) -> None:
     """A second SIGTERM would hit who is cleaning up already."""
     log = tmp_path / "log"
