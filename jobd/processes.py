@@ -70,6 +70,8 @@ class Processes:
         self._working = allocate_lock()
         self._wake: tuple[int, int] | None = None
         self._orders: deque[Callable[[], None]] = deque()
+        #: The runs that are to be started by one of the orders.
+        self._to_start: set[Run] = set()
         self._processes: dict[Run, Process] = {}
         self._look_not_before = -math.inf
         self._dark_since: float | None = None
@@ -78,14 +80,20 @@ class Processes:
         self._all_gone = Bell()
 
     def start(self, run: Run) -> None:
-        """Execute the run as soon as can be. From the control plane; never waits."""
+        """Execute the run as soon as can be, once if told twice. From the control plane; never waits."""
         try:
             self._see_to_thread()
         except Exception as error:  # no more threads are to be had, or no descriptors
             if self._begin(run):
                 self._end(run, ending.failed(error))
             return
-        self._order(partial(self._start, run))
+        if run not in self._to_start:
+            self._to_start.add(run)  # RACE: first, because the thread may come to it at once
+            try:
+                self._order(partial(self._start, run))
+            except BaseException:
+                self._to_start.discard(run)
+                raise
 
     def cancel(self, run: Run) -> None:
         """Ask the run to end, once, and kill it at the end of the cancel timeout. From the control plane."""
@@ -187,8 +195,11 @@ class Processes:
             self._orders.popleft()
 
     def _start(self, run: Run) -> None:
-        if run.body is not None:
-            return  # handed over a second time
+        if run.body is None:  # else it has been handed over a second time
+            self._start_now(run)
+        self._to_start.discard(run)
+
+    def _start_now(self, run: Run) -> None:
         process = self._process(run)
         if run.of.kind is Kind.PROCESS:
             run.stopping.then(partial(self._order, process.stop))

@@ -81,6 +81,24 @@ def test_run_that_is_handed_over_twice_is_started_once(control: Control) -> None
     assert len(control.ends) == 1
 
 
+def test_run_that_is_handed_over_again_and_again_waits_once(control: Control) -> None:
+    """However long the thread is held; and it can be handed over for another attempt."""
+    goes_on = threading.Event()
+    control.begin = lambda run: goes_on.wait(LIMIT_S)  # type: ignore[method-assign]
+    started = control.start("true")
+    until(lambda: started.body)
+    waiting = control.start("true")
+    for _ in range(100):
+        control.processes.start(waiting)
+    assert len(control.processes._orders) == 2
+    goes_on.set()
+    control.end(waiting)
+    control.ends.clear()
+    control.processes.start(waiting)
+    assert control.end(waiting).outcome is Outcome.SUCCEEDED
+    control.ends.clear()
+
+
 #: Ways in which a job takes the status of every child of the process.
 TAKES_ALL = {
     "ignores": "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n",
