@@ -17,6 +17,7 @@ import asyncio
 import contextvars
 import inspect
 import os
+import sys
 import threading
 import weakref
 from _thread import get_ident, start_new_thread
@@ -227,6 +228,7 @@ class Executor:
         self._settle = lambda: None
         self._plane.leave_turn()
         _mend_main_thread()
+        _leave_pool()
 
     def _cancel_task(self, run: Run) -> None:
         if not run.cancel_sent:
@@ -316,6 +318,27 @@ def _mend_main_thread() -> None:
     main = threading.main_thread()
     if getattr(main, "_tstate_lock", main) is None:
         main._set_tstate_lock()  # type: ignore[attr-defined]
+
+
+class _Leave:
+    """The last call that a pool's worker is given in a forked child: it ends the process."""
+
+    def __init__(self, worker: int, left: list[object]) -> None:
+        self._worker = worker
+        self._left = left  # held, so that nobody's finaliser is called for it
+
+    def run(self, *_: object) -> None:
+        if get_ident() == self._worker:  # and not a thread that the child has added to its copy of the pool
+            exits.leave(0)
+
+
+def _leave_pool() -> None:
+    """In a forked child: where a worker of a thread pool has forked, it does nothing else that waits for the pool."""
+    pools = sys.modules.get("concurrent.futures.thread")  # not there unless somebody has a pool
+    waiting = getattr(pools, "_threads_queues", {}).get(threading.current_thread())
+    if waiting is not None:
+        left = [waiting.get_nowait() for _ in range(waiting.qsize())]
+        waiting.put(_Leave(get_ident(), left))
 
 
 def _cancelled(run: Run, error: BaseException | None = None) -> Ending:

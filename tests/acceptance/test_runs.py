@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from .conftest import Launcher
-from .harness import Daemon, instant
+from .harness import Daemon, has_ended, instant, poll
 
 #: Beside every job that misbehaves: the daemon goes on as long as these do.
 BYSTANDERS = """
@@ -445,5 +445,45 @@ def test_a_forked_child_that_comes_back_from_a_job_is_no_second_daemon(launch: L
     )
     for job in ("forks", "awaits_in_the_child"):
         daemon.wait_for("run.finished", job=job, count=4)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
+#: Thread pools that jobs share: that of the loop, and one of their module's.
+POOLS = {"the loop's": "None", "a module's": "ThreadPoolExecutor(1)"}
+
+
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_a_forked_child_that_comes_back_in_a_pool_does_nothing_else_for_it(launch: Launcher, pool: str) -> None:
+    """A call in another thread that forks: its child does not go on with the calls of others, and ends."""
+    daemon = launch(
+        f"""
+        from concurrent.futures import ThreadPoolExecutor
+        POOL = {pool}
+        OURS, waits = os.getpid(), threading.Event()
+        """
+        """
+        def forks():
+            waits.wait()
+            if child := os.fork(): log.info("forked", child=child)
+        def called():
+            with open("calls", "a") as file: file.write("daemon " if os.getpid() == OURS else "child ")
+        @every("1h")
+        async def first():
+            loop = asyncio.get_running_loop()
+            if not POOL: loop.set_default_executor(ThreadPoolExecutor(1))
+            await loop.run_in_executor(POOL, forks)
+        @every("1h")
+        async def second():
+            await asyncio.sleep(0.1)  # until the first has got the worker
+            call = asyncio.get_running_loop().run_in_executor(POOL, called)
+            waits.set()
+            await call
+        """
+    )
+    child = daemon.wait_for("forked")["child"]
+    daemon.wait_for("run.finished", job="second", outcome="succeeded")
+    poll(lambda: has_ended(child), "the child has ended")
+    assert (daemon.directory / "calls").read_text() == "daemon "
     assert daemon.stop() == 0
     daemon.assert_log_is_consistent()
