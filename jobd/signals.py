@@ -17,6 +17,7 @@ until it lets go of it, and a SIGTERM for the child must never be taken for one 
 forks blocks the signals for that moment, and the child gets what came meanwhile once it has let go.
 """
 
+import _signal as core  # type: ignore[import-not-found]  # its functions make no `signal.Signals` of every number
 import os
 import signal
 import time
@@ -60,11 +61,15 @@ handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
 
 #: Python's own, whatever a job puts into the modules.
 _readv, _read, _write = os.readv, os.read, os.write
-_signal, _getsignal = signal.signal, signal.getsignal
+_open, _close = os.open, os.close
+_signal, _getsignal = core.signal, core.getsignal
+_DEFAULT, _IGNORE = int(signal.SIG_DFL), int(signal.SIG_IGN)
 _sigmask, _set_wakeup = signal.pthread_sigmask, signal.set_wakeup_fd
 _EVERY = signal.valid_signals()
 #: How much is read at once.
 MOST = 4096
+#: More than `/proc/self/status` says, unless one belongs to hundreds of groups.
+STATUS_BYTES = 8192
 _NOTHING = bytes(MOST)
 #: What has been read from the pipe and not been handed out yet: so many bytes of the buffer.
 _held = 0
@@ -99,9 +104,9 @@ def hold() -> None:
     """Catch the signals; from now on each waits in the pipe until `take` reads it. What was blocked comes now."""
     global _read_end, _write_end, _caught, _ignored, _stray, _stop
     _read_end, _write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or _getsignal(s) != signal.SIG_IGN)
+    _caught = tuple(s for s in CAUGHT if s not in IGNORABLE or _getsignal(s) != _IGNORE)
     _ignored = tuple(s for s in (*IGNORABLE, *DEADLY_ERRORS) if s not in _caught)
-    _stray = tuple(s for s in STRAY if _getsignal(s) == signal.SIG_DFL)
+    _stray = tuple(s for s in STRAY if _getsignal(s) == _DEFAULT)
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_let_go)
     reassert()
     _stop = frozenset({*STOP, signal.SIGHUP} if on_terminal() else STOP).intersection(_caught)
@@ -112,19 +117,40 @@ def reassert() -> None:
     _take_wakeup()
     for signum in _caught:
         _signal(signum, _noted)
+    without_handler = _without_handler()
     for number in _EVERY.difference(_caught):
         action = _getsignal(number)
         if callable(action) and action is not _noted:
             handlers[number] = action
             _signal(number, _noted)
-        elif action is signal.SIG_DFL and number in _stray:
+        elif _is_lost(number, action, without_handler):
             _signal(number, _noted)
     for signum in _ignored:
         if signum not in handlers:
-            _signal(signum, signal.SIG_IGN)
-    if _getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # the exit codes of all children would be lost
-        _signal(signal.SIGCHLD, signal.SIG_DFL)
+            _signal(signum, _IGNORE)
+    if _getsignal(signal.SIGCHLD) == _IGNORE:  # the exit codes of all children would be lost
+        _signal(signal.SIGCHLD, _DEFAULT)
     _sigmask(signal.SIG_SETMASK, ())  # threads and children get the same
+
+
+def _is_lost(number: int, action: object, without_handler: int) -> bool:
+    """Whether somebody has taken the handler away; C code may have, which Python does not see."""
+    if action is _noted:
+        return bool(without_handler >> number & 1)  # else C code may have a handler of its own, which stays
+    return action == _DEFAULT and number in _stray
+
+
+def _without_handler() -> int:
+    """The signals that have no handler, as the kernel sees it: a bit for each number; 0 where it cannot be asked."""
+    try:
+        file = _open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = _read(file, STATUS_BYTES)
+        finally:
+            _close(file)
+        return ~(int(status.partition(b"SigCgt:")[2].split()[0], 16) << 1)
+    except Exception:  # no /proc, no descriptor, or a hook of a job's that forbids it
+        return 0
 
 
 def release() -> None:
@@ -132,11 +158,11 @@ def release() -> None:
     _set_wakeup(-1)
     for signum in _caught:
         if _getsignal(signum) is _noted:  # a module that forks in its import may have taken it for its child
-            _signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+            _signal(signum, signal.default_int_handler if signum == signal.SIGINT else _DEFAULT)
     for number in _EVERY.difference(_caught):
         if _getsignal(number) is _noted:
-            _signal(number, handlers.get(number, signal.SIG_DFL))
-    _signal(LAST_STACKS, signal.SIG_DFL)
+            _signal(number, handlers.get(number, _DEFAULT))
+    _signal(LAST_STACKS, _DEFAULT)
 
 
 def _block() -> None:

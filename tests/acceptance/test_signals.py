@@ -564,6 +564,25 @@ def test_signals_that_a_job_has_taken_are_taken_back(launch: Launcher, attack: s
     daemon.assert_log_is_consistent()
 
 
+def test_signals_without_a_meaning_that_c_code_has_taken_are_taken_back(launch: Launcher) -> None:
+    """What would end the daemon by default does not for longer than a moment."""
+    daemon = launch(
+        f"""
+        import ctypes
+        @every("1h")
+        def attack():
+            for signum in {[number(name) for name in STRAY]}: ctypes.CDLL(None).signal(signum, 0)
+            time.sleep(1)
+        """,
+        beside=BEAT,
+    )
+    daemon.wait_for("run.finished", job="attack", outcome="succeeded")
+    for name in STRAY:
+        os.kill(daemon.pid, number(name))
+        daemon.wait_for("signal.ignored", signal=name)
+    assert_goes_on(daemon)
+
+
 def test_wake_up_descriptor_is_taken_back_even_in_an_idle_daemon(launch: Launcher) -> None:
     """A thread that a job has left behind clears it when nobody looks any more; the next signal sets it again."""
     daemon = launch(

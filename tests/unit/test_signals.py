@@ -95,6 +95,28 @@ def test_signals_are_taken_back_from_whoever_took_them(attack: str) -> None:
     assert held(code) == "SIGTERM\n"
 
 
+@pytest.mark.parametrize("name", ["SIGQUIT", "SIGUSR2", "SIGALRM", "SIGRTMAX"])
+@pytest.mark.parametrize("action", [0, 1])
+def test_signals_without_a_meaning_are_taken_back_from_c_code(name: str, action: int) -> None:
+    """It has set the default or ignored them, which Python does not know of."""
+    code = (
+        f"import ctypes; ctypes.CDLL(None).signal(int(signal.{name}), {action})\n"
+        f"signals.reassert(); os.kill(me, signal.{name}); print(signals.take() == [signal.{name}])"
+    )
+    assert held(code) == "True\n"
+
+
+def test_a_handler_that_c_code_has_installed_stays() -> None:
+    """For a signal without a meaning to the daemon: a library may need it."""
+    code = (
+        "import ctypes\n"
+        "handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: print(number, flush=True))\n"
+        "ctypes.CDLL(None).signal(int(signal.SIGUSR2), handler)\n"
+        "signals.reassert(); os.kill(me, signal.SIGUSR2); print(signals.take())"
+    )
+    assert held(code) == f"{int(signal.SIGUSR2)}\n[]\n"
+
+
 def test_a_forked_child_does_not_pass_its_signals_on() -> None:
     """A SIGTERM that stops a child, forked from whichever thread, is not the daemon's."""
     code = (
