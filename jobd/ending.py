@@ -42,13 +42,18 @@ def failed(error: BaseException) -> Ending:
     exit_code = 1
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         exit_code = error.code or 0
-    return Ending(Outcome.FAILED, render.failure(error, skip=1), exit_code)
+    return Ending(Outcome.FAILED, _shown(error), exit_code)
 
 
 def cancelled(outcome: Outcome, timeout_s: float | None, error: BaseException | None = None) -> Ending:
     """Jobd has cancelled the run, and it has ended, with that error if it has let one through."""
     if outcome is not Outcome.TIMED_OUT:
         return CANCELLED
-    trace = render.failure(error, skip=1)["traceback"] if error else ""
+    trace = _shown(error)["traceback"] if error else ""
     message = f"did not end within {durations.show(timeout_s or 0.0)}"
     return Ending(Outcome.TIMED_OUT, told("TimeoutError", message, trace), 1)
+
+
+def _shown(error: BaseException) -> dict[str, Any]:
+    render.shorten(error)  # only here, where nobody is to raise it on: a job may raise the same one in its next run
+    return render.failure(error, skip=1)

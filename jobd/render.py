@@ -12,6 +12,7 @@ dies. So it is given texts and numbers, and lists and dicts that nobody else has
 
 import re
 import traceback
+from collections.abc import Iterable
 from datetime import date, datetime, time
 from enum import Enum
 from itertools import islice
@@ -35,6 +36,12 @@ DEPTH = 12
 WHOLE_DEPTH = 64
 #: How many values of one field are looked at: what refers to itself in several places has no end within any depth.
 VALUES = 10_000
+
+#: Of a traceback that is longer, this much of its start and of its end is kept: about as much as a line has room for.
+FIRST_ENTRIES = 50
+LAST_ENTRIES = 100
+#: How many exceptions that led to one another are looked at.
+CHAINED = 100
 
 #: What orjson takes: this much, and for each character of a text 8 bytes, in case all have to be escaped, in a buffer
 #: that it doubles when it is full, and copies.
@@ -169,7 +176,8 @@ def failure(error: BaseException, skip: int = 0) -> dict[str, Any]:
         trace = _trace(error)
         for _ in range(skip):
             trace = trace and (trace.tb_next or trace)
-        shown = "".join(traceback.format_exception(cls, error, trace))
+        entries = traceback.format_exception(cls, error, trace, limit=-(FIRST_ENTRIES + LAST_ENTRIES))
+        shown = "".join(entries)
     except BaseException as second:
         shown = f"<no traceback: formatting it raised {_name(type(second))}>"
     return {
@@ -178,10 +186,50 @@ def failure(error: BaseException, skip: int = 0) -> dict[str, Any]:
     }
 
 
+def shorten(error: BaseException) -> None:
+    """Take the middle out of long tracebacks, those of exceptions that led to this one, too. It never raises.
+
+    One that is raised again and again, by a client that keeps why it is broken, has more with each time, and with that
+    holds everything that these calls have used.
+    """
+    try:
+        for each in _chained(error):
+            _shorten(_trace(each))
+    except Exception:  # no memory, say
+        pass
+
+
+def _shorten(trace: TracebackType | None) -> None:
+    entries = []
+    while trace is not None:
+        entries.append(trace)
+        trace = trace.tb_next
+    if len(entries) > FIRST_ENTRIES + LAST_ENTRIES:
+        entries[FIRST_ENTRIES - 1].tb_next = entries[-LAST_ENTRIES]
+
+
+def _chained(error: BaseException) -> Iterable[BaseException]:
+    """The exception and those that led to it or are in its group, each once."""
+    found: dict[int, BaseException] = {}
+    left: list[BaseException | None] = [error]
+    while left and len(found) < CHAINED:
+        each = left.pop()
+        if each is not None and id(each) not in found:
+            found[id(each)] = each
+            left += [_part(each, "__cause__"), _part(each, "__context__")]
+            if isinstance(each, BaseExceptionGroup):
+                left += BaseExceptionGroup.exceptions.__get__(each)
+    return found.values()
+
+
 def _trace(error: BaseException) -> TracebackType | None:
     """The exception's traceback; a `__getattribute__` of its own is not asked."""
-    trace: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    trace: TracebackType | None = _part(error, "__traceback__")
     return trace
+
+
+def _part(error: BaseException, name: str) -> Any:
+    return BaseException.__dict__[name].__get__(error)
 
 
 def _name(cls: type) -> str:

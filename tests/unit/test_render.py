@@ -1,11 +1,13 @@
 """Log lines: whatever is logged, it is one line of JSON, of a bounded length, and nobody's exception."""
 
+import contextlib
 import enum
 import json
 import math
 import subprocess
 import sys
 import time
+import traceback
 import tracemalloc
 import uuid
 import zoneinfo
@@ -19,7 +21,7 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from jobd import render
+from jobd import ending, render
 
 from .helpers import LIMIT_S
 
@@ -559,3 +561,54 @@ def test_clip_keeps_short_texts_and_the_ends_of_long_ones(text: str, chars: int)
     else:
         half = chars // 2
         assert clipped == f"{text[:half]} [...{len(text)} characters in all...] {text[-half:]}"
+
+
+def _raised_again(error: BaseException, times: int = 5_000) -> None:
+    for _ in range(times):
+        with contextlib.suppress(type(error)):
+            raise error
+
+
+def _length(error: BaseException) -> int:
+    return sum(1 for _ in traceback.walk_tb(error.__traceback__))
+
+
+def _call_broken(error: ConnectionError | None) -> NoReturn:
+    if error is None:
+        raise ConnectionError("broken")  # at first
+    raise error  # again
+
+
+def test_an_exception_that_is_raised_again_and_again_is_shown_without_its_middle() -> None:
+    """Its traceback grows with each time: where it came from and where it was raised last is what is kept of it."""
+    error, shown = None, ""
+    for _ in range(200):
+        try:
+            _call_broken(error)
+        except ConnectionError as raised:
+            error = raised
+            shown = (ending.failed(error).fields or {})["traceback"]
+            assert _length(error) <= render.FIRST_ENTRIES + render.LAST_ENTRIES
+    assert shown.index("# again") < shown.index("# at first")
+
+
+@pytest.mark.parametrize("role", ["cause", "context", "member"])
+def test_exceptions_that_led_to_one_are_shortened_with_it(role: str) -> None:
+    """However they hang together, in a circle, too."""
+    shared = ConnectionError("broken")
+    _raised_again(shared)
+    error = ExceptionGroup("all", [shared] if role == "member" else [ValueError()])
+    error.__cause__ = shared if role == "cause" else None
+    error.__context__ = shared if role == "context" else None
+    shared.__context__ = error
+    render.shorten(error)
+    assert _length(shared) == render.FIRST_ENTRIES + render.LAST_ENTRIES
+
+
+def test_the_traceback_that_a_job_logs_is_left_whole() -> None:
+    """It may be about to raise the exception on; only what is shown of it is limited."""
+    error = ConnectionError("broken")
+    _raised_again(error)
+    shown = render.failure(error)["traceback"]
+    assert f"repeated {render.FIRST_ENTRIES + render.LAST_ENTRIES - 3} more times" in shown
+    assert _length(error) == 5_000
