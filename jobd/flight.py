@@ -89,8 +89,8 @@ class Flight:
             if run.run_id in self.runs:  # RACE: it may have ended, and that has been told
                 self._log.emit(events.RUN_IN_FLIGHT, job=run.job, run_id=run.run_id, age_s=age_s, stack=stack)
 
-    def give_up(self, run: Run, frames: dict[int, FrameType]) -> None:
-        """Tell where a run stands that will not end."""
+    def give_up(self, run: Run, frames: dict[int, FrameType] | None) -> None:
+        """Tell of a run that will not end, and where it stands; nothing of that without the `frames` of all threads."""
         if run.printed:
             run.end_printed()
         self._log.emit(
@@ -98,7 +98,7 @@ class Flight:
             job=run.job,
             run_id=run.run_id,
             age_s=self.age_s(run),
-            stack=self.stack(run, frames),
+            stack=[] if frames is None else self.stack(run, frames),
         )
 
 

@@ -1,7 +1,7 @@
 """From ticks to runs: which due ticks become runs, which runs are in flight, and how each ended.
 
 May import: job, policy, run, ending, invoke, kin, flight, admission, attempts, timetable, plane, log, events, clock,
-states, stacks, garbage.
+states, stacks, garbage, starvation.
 
 A run belongs to the control plane, which offers it; it begins on the thread that executes it, where `_put_in_flight`
 tells `run.started`. Where nothing depends on its end, that comes on the same thread: `_finish` tells `run.finished`.
@@ -25,7 +25,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from jobd import clock, ending, events, garbage, invoke, kin, log, stacks
+from jobd import clock, ending, events, garbage, invoke, kin, log, stacks, starvation
 from jobd.admission import MANY, Admission, Standing
 from jobd.attempts import Attempts
 from jobd.clock import seconds
@@ -52,6 +52,8 @@ _WORDS = {outcome: outcome.value for outcome in Outcome}
 #: A run that was handed over and has not begun for about so long is handed over again: its thread may have died for
 #: want of memory before its first line. Whoever begins first has the run.
 HANDED_S = 0.5
+#: For so long it is told where each run stands that is given up: with tens of thousands, their ends are what counts.
+STACKS_S = 0.15
 #: While ends are told, their lines leave every so many: those of a stop may be more than may wait.
 PUSH_EVERY = 256
 #: Our own, whatever a job does to the module.
@@ -206,25 +208,32 @@ class Runner:
         self._attempts.cancel_timeout_s = self._executor.cancel_timeout_s = cancel_timeout_s
 
     def abandon(self) -> None:
-        """Kill what can be killed, and give up every other run in flight, each with the place where it stands."""
-        self._executor.kill_all()
-        self._collect()
-        frames = stacks.of_all_threads()
+        """Kill what can be killed, and give up every other run in flight, each with the place where it stands.
+
+        Whatever fails over one of them, the others have their ends before that is raised.
+        """
+        errors = [_error_of(self._executor.kill_all), _error_of(self._collect)]
+        frames, until = stacks.of_all_threads(), self._now() + STACKS_S
         try:
-            for run in self.oldest():
-                self._abandon(run, frames)
+            errors += [_error_of(self._abandon, run, frames if self._now() < until else None) for run in self.oldest()]
         finally:
             garbage.drop(frames)
         self._log.push()
+        if error := next(filter(None, errors), None):
+            raise error
 
-    def _abandon(self, run: Run, frames: dict[int, FrameType]) -> None:
+    def _abandon(self, run: Run, frames: dict[int, FrameType] | None) -> None:
+        if run.ended:  # by itself, which could not be told
+            self._finish(run, run.ending, run.ended)
+            return
         if run.of.kind is Kind.COROUTINE and not run.entered:  # somebody else holds the plane
             self._finish(run, ending.CANCELLED, self._now())
             return
-        if run is not self._given_up:
-            self.flight.give_up(run, frames)
-            self._given_up = run
+        error = None if run is self._given_up else _error_of(self.flight.give_up, run, frames)
+        self._given_up = run
         self._finish(run, ending.ABANDONED, self._now())
+        if error:
+            raise error
 
     def oldest(self) -> list[Run]:
         """The runs in flight, the oldest first."""
@@ -463,6 +472,17 @@ class Runner:
         while rows:
             self._admission.skip(rows[0].job, rows[0].first, rows[0].last, "missed")
             rows.popleft()
+
+
+def _error_of(call: Callable[..., object], *arguments: object) -> Exception | None:
+    """What the call raises; a lack of memory and its like is raised here, since what it was in is done again then."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        if starvation.lacking(error):
+            raise
+        return error
+    return None
 
 
 def _seems_dead(run: Run) -> bool:

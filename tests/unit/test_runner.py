@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from jobd import events, flight
+from jobd import ending, events, flight
 from jobd.job import Job
 from jobd.plane import JobPlane
 from jobd.policy import Policies
-from jobd.run import current_run
+from jobd.run import Run, current_run
 from jobd.runner import Runner
 from jobd.states import Outcome
 
@@ -499,6 +499,81 @@ def test_what_has_ended_by_itself_is_not_abandoned(loop: VirtualLoop, runner: Ru
         ("long", "abandoned"),
     ]
     assert [f["job"] for f in to.of(events.SHUTDOWN_ABANDONED)] == ["long"]
+
+
+def _in_flight(loop: VirtualLoop, runner: Runner, names: str) -> None:
+    for name in names:
+        runner.offer(deque([row(job_of(long, name), 0)]))
+    loop.pass_time(1)
+
+
+def test_who_listens_and_fails_keeps_no_run_from_its_end(loop: VirtualLoop, runner: Runner, to: Log) -> None:
+    """What is called for the ends that were collected raises: all others are given up before that is told."""
+
+    def broken() -> NoReturn:
+        raise RuntimeError("nobody listens")
+
+    _in_flight(loop, runner, "ab")
+    runner.on_change = broken
+    with pytest.raises(RuntimeError, match="nobody listens"):
+        runner.abandon()
+    assert list(ended(to).values()) == ["abandoned", "abandoned"]
+
+
+def test_a_run_that_cannot_be_looked_at_keeps_none_from_its_end(
+    loop: VirtualLoop, runner: Runner, to: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its own end, too; only where it stands is not told."""
+    _in_flight(loop, runner, "abc")
+    stack = runner.flight.stack
+
+    def fails_once(run: Run, frames: Any) -> list[str]:
+        if run.job == "b":
+            raise RuntimeError("no stack")
+        return stack(run, frames)
+
+    monkeypatch.setattr(runner.flight, "stack", fails_once)
+    with pytest.raises(RuntimeError, match="no stack"):
+        runner.abandon()
+    assert list(ended(to).values()) == ["abandoned"] * 3
+    assert [f["job"] for f in to.of(events.SHUTDOWN_ABANDONED)] == ["a", "c"]
+
+
+def test_an_end_that_could_not_be_collected_is_told_as_it_was(
+    loop: VirtualLoop, runner: Runner, to: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has ended by itself is not abandoned because seeing off another one has raised."""
+    _in_flight(loop, runner, "ab")
+    runner.close(announce=lambda: None)
+    finish, calls = runner._finish, iter([True])
+
+    def fails_once(run: Run, how: ending.Ending, ended: float) -> None:
+        if next(calls, False):
+            raise RuntimeError("no end")
+        finish(run, how, ended)
+
+    monkeypatch.setattr(runner, "_finish", fails_once)
+    for run in runner.oldest():
+        runner._end(run, ending.SUCCEEDED)
+    with pytest.raises(RuntimeError, match="no end"):
+        runner.abandon()
+    assert list(ended(to).values()) == ["succeeded", "succeeded"]
+
+
+def test_stacks_of_runs_beyond_count_do_not_keep_their_ends_waiting(
+    loop: VirtualLoop, runner: Runner, to: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told to be abandoned, and where it stands as long as there is time for that."""
+    _in_flight(loop, runner, "abcd")
+
+    def slow(run: Run, frames: Any) -> list[str]:
+        loop.stall(0.1)
+        return [run.job]
+
+    monkeypatch.setattr(runner.flight, "stack", slow)
+    runner.abandon()
+    assert [f["stack"] for f in to.of(events.SHUTDOWN_ABANDONED)] == [["a"], ["b"], [], []]
+    assert list(ended(to).values()) == ["abandoned"] * 4
 
 
 class Hostile:
