@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dotenv.parser import Binding
 
 MAX_BYTES = textfile.MAX_BYTES
-#: With a longer one in its environment, no process can be started: execve(2), `MAX_ARG_STRLEN`, of pages of 4 KiB.
-MAX_VARIABLE_BYTES = 131_072
 #: An unclosed quote makes the parser read to the end of the file; after so many faults the rest is not worth it.
 MAX_FAULTS = 10
 #: What a faulty line begins with if it was meant for an assignment.
@@ -116,10 +114,10 @@ def _fault(binding: "Binding") -> str | None:
         variable = os.fsencode(f"{binding.key}={binding.value}\0")
     except UnicodeEncodeError:
         return "holds a character that the locale cannot express; use one of UTF-8, such as LC_ALL=C.UTF-8"
-    if binding.key and len(variable) > MAX_VARIABLE_BYTES:
+    if binding.key and len(variable) > textfile.MAX_STRING_BYTES:
         return (
-            f"is longer than the {MAX_VARIABLE_BYTES} bytes that a variable may have with its name, or no process "
-            "could be started; shorten it, or name a file that holds it"
+            f"is longer than {textfile.MAX_STRING_BYTES} bytes with its name, and so no process could be started; "
+            "shorten it, or put it into a file"
         )
     return None
 

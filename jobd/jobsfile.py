@@ -196,7 +196,7 @@ class _Reader:
 
     def _refuse_unspeakable(self, path: tuple[str, ...]) -> None:
         try:
-            keys.text(path[-1])  # which the process is told
+            keys.job_name(path[-1])
         except ValueError as error:
             self._fault(path, path[-1], str(error))
 

@@ -1,7 +1,7 @@
 """The keys of a job in a file: each declared once, with how it is read and what it goes with.
 
-May import: job, policy, durations. The policies are those of `policy`. Readers take what a TOML document can hold, and
-raise `ValueError` with what is wrong and what would be right.
+May import: job, policy, durations, textfile. The policies are those of `policy`. Readers take what a TOML document can
+hold, and raise `ValueError` with what is wrong and what would be right.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jobd import durations, policy
+from jobd import durations, policy, textfile
 from jobd import job as jobs
 
 #: What a job runs; each has one of them.
@@ -48,12 +48,22 @@ def text(value: object) -> str:
     if "\0" in value:
         raise ValueError("holds a NUL byte, which the system does not take; leave it out")
     try:
-        os.fsencode(value)
+        encoded = os.fsencode(value)
     except UnicodeEncodeError:
         raise ValueError(
             "holds a character that the locale cannot express; use one of UTF-8, such as LC_ALL=C.UTF-8"
         ) from None
+    if len(encoded) >= textfile.MAX_STRING_BYTES:
+        raise ValueError(
+            f"is too long for any process to be given; write fewer than {textfile.MAX_STRING_BYTES} bytes, a variable "
+            "with its name, or put it into a file"
+        )
     return value
+
+
+def job_name(name: str) -> None:
+    """The name of a job whose processes are told it. Raises `ValueError`."""
+    text(f"JOBD_JOB={name}")
 
 
 def variable(name: str, value: object) -> str:
@@ -62,8 +72,9 @@ def variable(name: str, value: object) -> str:
         raise ValueError('has a name that no variable can have; write NAME = "value", and no = in the name')
     if name in jobs.MARKS:
         raise ValueError("is set by jobd itself, for each run; give yours another name")
-    text(name)
-    return text(value)
+    known = text(value)
+    text(f"{name}={known}")
+    return known
 
 
 def _some(value: object) -> str:

@@ -153,7 +153,7 @@ class _Loading:
             raise Unusable(f"has a name that is no text but {modules.a(type(name).__name__)}")
         kind = modules.kind_of(usable, bool(declared.isolated))
         if kind is jobs.Kind.PROCESS:
-            _refuse_unspeakable(name)
+            _refuse_unspeakable(str.__str__(name))
         return jobs.Job(str.__str__(name), declared.schedule, usable, kind, target, declared.policies)
 
     def _take_file(self, target: str) -> None:
@@ -174,6 +174,6 @@ class _Loading:
 def _refuse_unspeakable(name: str) -> None:
     """Refuse a name that no process can be told."""
     try:
-        keys.text(name)
+        keys.job_name(name)
     except ValueError as error:
         raise Unusable(f"has the name {name!r}, which {error}") from None

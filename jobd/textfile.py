@@ -10,6 +10,8 @@ from pathlib import Path
 
 #: A configuration is never this large; something that is was named by mistake.
 MAX_BYTES = 262_144
+#: With a longer argument or variable, its NUL included, no process can be started (execve(2), where a page has 4 KiB).
+MAX_STRING_BYTES = 131_072
 
 
 def read(path: Path) -> str:

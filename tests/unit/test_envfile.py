@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from jobd import envfile
+from jobd import envfile, textfile
 from jobd.envfile import EnvFile
 from jobd.errors import Fault, InvalidConfig
 
@@ -266,7 +266,7 @@ def test_a_file_that_is_too_large_is_refused(file: Path) -> None:
 @pytest.mark.parametrize("letter", ["x", "\u20ac"])
 def test_a_variable_that_no_process_could_have_is_refused_with_its_line(file: Path, letter: str) -> None:
     """One that is as long as may be can be handed on; the limit is told, and the value not shown."""
-    bytes_left = envfile.MAX_VARIABLE_BYTES - len("KEY=\0")
+    bytes_left = textfile.MAX_STRING_BYTES - len("KEY=\0")
     longest = "x" * (bytes_left % len(letter.encode())) + letter * (bytes_left // len(letter.encode()))
     values = read(file, f"A=1\nKEY='{longest}'\n").values
     assert values["KEY"] == longest

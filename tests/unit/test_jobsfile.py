@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 import sys
 import textwrap
 import time
@@ -670,6 +671,29 @@ def test_what_the_locale_cannot_express_is_refused(tmp_path: Path, text: str) ->
     said = python(textwrap.dedent(code), LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
     assert said.startswith(f"jobs.toml line {2 + runs.count(chr(10))} ")
     assert "UTF-8" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "setting", "given"),
+    [
+        ("[jobs.a]\nshell = '{}'\n", "jobs.a.shell", ""),
+        ("[jobs.a]\ncommand = ['a', '{}']\n", "jobs.a.command", ""),
+        ("[jobs.a]\nshell = 'a'\nenv.B = '{}'\n", "jobs.a.env.B", "B="),
+        ("[defaults.env]\nB = '{}'\n[jobs.a]\nshell = 'a'\n", "defaults.env.B", "B="),
+        ("[jobs.{}]\nshell = 'a'\n", 'jobs."xxx', "JOBD_JOB="),
+    ],
+    ids=["shell", "argument", "variable", "variable of all", "name"],
+)
+def test_what_is_too_long_for_any_process_is_refused(
+    load: Load, faults: Faults, content: str, setting: str, given: str
+) -> None:
+    """Each run would fail; what is as long as may be can be given to one."""
+    longest = "x" * (textfile.MAX_STRING_BYTES - len(f"{given}\0"))
+    assert load(content.format(longest))
+    assert subprocess.run(["true", f"{given}{longest}"], check=True)
+    (fault,) = faults(content.format(f"{longest}x"))
+    assert fault.setting.startswith(setting)
+    assert "too long" in fault.reason
 
 
 @pytest.mark.parametrize(
