@@ -54,6 +54,8 @@ class Command:
     env: tuple[tuple[str, str], ...] = ()
     #: Whose process it is; None: the daemon's user.
     user: str | None = None
+    #: In which groups that user is, where it is not the daemon's.
+    groups: tuple[int, ...] = ()
 
 
 def _nothing() -> NoReturn:

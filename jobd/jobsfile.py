@@ -277,7 +277,9 @@ def _command(values: dict[str, Any]) -> Command | None:
     if "call" in values:
         return None
     arguments = values.get("command") or ("/bin/sh", "-c", values.get("shell", ""))
-    return Command(arguments, values.get("cwd"), tuple(values.get("env", {}).items()), values.get("user"))
+    user = values.get("user")
+    groups = keys.groups_of(user) if user else ()
+    return Command(arguments, values.get("cwd"), tuple(values.get("env", {}).items()), user, groups)
 
 
 def _unknown(name: str, known: Mapping[str, keys.Key]) -> str:

@@ -145,6 +145,18 @@ def _user(value: object) -> str:
     return name
 
 
+def groups_of(user: str) -> tuple[int, ...]:
+    """The groups of a user who is not ours.
+
+    They are looked up with the jobs, and not for each run: Python holds the GIL meanwhile, and where a directory of
+    users does not answer, that takes long.
+    """
+    import pwd
+
+    account = pwd.getpwnam(user)
+    return () if account.pw_uid == os.geteuid() else tuple(os.getgrouplist(user, account.pw_gid))
+
+
 def _table(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueError('is no table; write one, as in { NAME = "value" }')

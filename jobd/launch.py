@@ -86,7 +86,7 @@ def launch(run: Run, here: str, stdout: int, stderr: int, line: int = -1) -> int
     """
     command = run.of.command or Command(_interpreter(here, line))
     account = _account(command.user) if command.user is not None else None
-    owner = {} if account is None or account.pw_uid == os.geteuid() else _owner(account)
+    owner = {} if account is None or account.pw_uid == os.geteuid() else _owner(account, command.groups)
     process: subprocess.Popen[bytes] = _Popen(
         command.arguments,
         cwd=_cwd(command, here),
@@ -122,8 +122,7 @@ def _account(user: str) -> pwd.struct_passwd:
         raise _Refused("LookupError", f"there is no user {user}; make one, or change the job's user") from None
 
 
-def _owner(account: pwd.struct_passwd) -> dict[str, Any]:
-    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+def _owner(account: pwd.struct_passwd, groups: tuple[int, ...]) -> dict[str, Any]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
 
 
