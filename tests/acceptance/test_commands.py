@@ -120,7 +120,7 @@ def test_where_a_job_goes_nobody_has_to_follow(launch: Launcher) -> None:
     launch.write(
         "jobs",
         "@every('1h')\ndef leaves(): os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
-        "@every('0.5', isolation='process')\ndef isolated(): print(os.getcwd())",
+        "@every('1s', isolation='process', overlap='skip')\ndef isolated(): print(os.getcwd())",
     )
     (launch.directory / "sub").mkdir()
     daemon = run(
