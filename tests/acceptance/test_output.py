@@ -314,3 +314,18 @@ def test_what_is_begun_after_the_end_of_a_run_comes_out_in_the_end(launch: Launc
         ("job", "task"),
         ("function", "thread"),
     }
+
+
+def test_what_c_prints_comes_at_once_where_it_is_told_not_to_keep_it(launch: Launcher) -> None:
+    """C keeps what it prints into a pipe until that is a lot, unless it starts with `PYTHONUNBUFFERED`."""
+    daemon = launch(
+        """
+        import ctypes
+        @every("1h")
+        def job(): ctypes.CDLL(None).printf(b"from C\\n")
+        """,
+        env={"PYTHONUNBUFFERED": "1"},
+    )
+    assert daemon.wait_for("job.output")["line"] == "from C"
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
