@@ -34,11 +34,15 @@ class LastWords:
 
     def show(self) -> None:
         """Hand it on, as far as somebody reads it at once."""
+        for each in self._printed:
+            while (data := each.read(PIPE_BUF)) and self.say(data):
+                pass
+
+    def say(self, words: bytes) -> bool:
+        """Say this, of no more than `PIPE_BUF` bytes, on the same stderr; whether somebody reads it at once."""
         reader = poll()
         reader.register(self._stderr, POLLOUT)
         try:
-            for each in self._printed:
-                while (data := each.read(PIPE_BUF)) and reader.poll(0):
-                    os.write(self._stderr, data)
-        except OSError:  # nobody reads it
-            pass
+            return bool(reader.poll(0) and os.write(self._stderr, words))
+        except OSError:  # nobody does
+            return False

@@ -8,6 +8,7 @@ processes of the runs. The words that it understands are declared here; `guard` 
 Tricky:
 
 - It can look into the pipe of signals only by reading it, so it puts back what it has read.
+- A line that ends is not the daemon's end: a job may have closed it, or replaced the process by another program.
 - A process that was stopped, or a control group that was frozen, has not had the time that has passed. So the last
   second before the end is counted in small steps, and not while the daemon is stopped.
 """
@@ -43,6 +44,8 @@ ORPHANS_S = 1.0
 #: How many of those that were killed the answer names: one datagram has to hold them.
 _NAMED = 1000
 
+#: Said on stderr where a job has called `execve` without a process of its own.
+REPLACED = b"jobd: a job has replaced the daemon by another program, which is killed\n"
 #: How an instant stands in shared memory.
 INSTANT = struct.Struct("d")
 #: What is said, and a number of seconds.
@@ -80,6 +83,7 @@ class Sentry:
         self._last_words = last_words
         self._dismissed = False
         self._daemon = os.getpid()  # still: the guard is yet to be forked
+        self._program = children.stat_of(self._daemon) if children.proc_is_ours() else None
         self._poller = poll()
         #: By when the daemon has to be gone, as the clock has it, and what is left of the last of that, as we count it.
         self._gone_at = math.inf
@@ -177,6 +181,7 @@ class Sentry:
             message = b""
         if not message:  # a job may have closed the line
             self._poller.unregister(self._line)
+            self._end_other_program()
             return self._handle is not None
         word, seconds = WORD.unpack(message)
         if word in (GONE_WITHIN, BRACED):
@@ -194,6 +199,15 @@ class Sentry:
             self._answer(END + json.dumps(self._family.end(seconds)[:_NAMED]).encode())
         self._dismissed = bool(word == LEAVE)
         return not self._dismissed
+
+    def _end_other_program(self) -> None:
+        """Kill what has taken the daemon's place, if that is another program; its supervisor would not notice."""
+        program = children.stat_of(self._daemon)
+        if self._handle is None or self._program is None or program is None or program.has_been(self._program):
+            return
+        self._last_words.say(REPLACED)
+        self._family.note()
+        self._signal_daemon(signal.SIGKILL)
 
     def _answer(self, answer: bytes) -> None:
         try:

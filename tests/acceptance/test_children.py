@@ -579,6 +579,24 @@ def test_guard_leaves_with_a_daemon_that_dies(launch: Launcher) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"], ids=["function", "coroutine"])
+def test_a_program_that_takes_the_daemons_place_is_killed(launch: Launcher, kind: str) -> None:
+    """It would keep the daemon's number and run no jobs; so its supervisor hears of an end, and no child is left."""
+    daemon = launch(
+        f"""
+        @every("1h")
+        def starts(): subprocess.Popen(["sleep", "601"])
+        @every("0.5")
+        {kind} replaces():
+            if current_run().tick: os.execv("/bin/sleep", ["sleep", "602"])
+        """
+    )
+    family = family_grown(daemon, 1)
+    assert daemon.exit_code() == -signal.SIGKILL
+    assert_gone(family)
+    poll(lambda: "replaced the daemon" in daemon.stderr, "the reason")
+
+
 #: Says what a process has inherited: in a file, since its streams are part of the question.
 PROBE = """
 import json, os
