@@ -93,6 +93,16 @@ def test_a_handler_of_signals_that_holds_the_plane_is_named(launch: Launcher) ->
     assert daemon.stop() == 0
 
 
+def test_whoever_goes_on_holding_the_plane_is_named_again(launch: Launcher) -> None:
+    """With back-off: the second line comes when the plane has been held for twice as long as the first one says."""
+    daemon = launch("@every('1h')\nasync def holds(): time.sleep(2.5)", beside=HEARTS)
+    first, second = daemon.wait_for("job.blocking"), daemon.wait_for("job.blocking", count=2)
+    assert (second["job"], second["run_id"]) == ("holds", first["run_id"])
+    assert second["blocked_s"] >= 2 * first["blocked_s"]
+    assert_unharmed(daemon)
+    assert len(daemon.events("job.blocking", job="holds")) <= 3
+
+
 def assert_no_burst(daemon: Daemon) -> None:
     """For all ticks that came due while the plane was held, the coroutine had one run; the others are accounted for."""
     skipped = max(daemon.events("tick.skipped", job="coroutine_heart"), key=lambda line: line["count"])
@@ -138,8 +148,14 @@ SETTINGS = {
     "another policy": "asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())",
     "everybody cancelled": "[task.cancel() for task in asyncio.all_tasks()]; await asyncio.sleep(9)",
     "handler of signals": "loop.add_signal_handler(signal.SIGUSR1, int)",
+    "handler of signals without a loop": "signal.signal(signal.SIGUSR2, int)",
+    "descriptor for signals": "signal.set_wakeup_fd(-1)",
     "interrupted from outside": "loop.call_later(0.05, signal.raise_signal, signal.SIGUSR2)",
 }
+
+
+#: What Python refuses off the main thread.
+REFUSED = ["handler of signals", "handler of signals without a loop", "descriptor for signals"]
 
 
 def test_what_jobs_set_on_their_common_loop_harms_nobody(launch: Launcher) -> None:
@@ -148,6 +164,7 @@ def test_what_jobs_set_on_their_common_loop_harms_nobody(launch: Launcher) -> No
     daemon = launch("import signal\n" + jobs_of("async def", bodies), beside=HEARTS, env=SHORT)
     for name in SETTINGS:
         daemon.wait_for("run.finished", job=name)
+    assert [daemon.outcomes(name) for name in REFUSED] == [["failed"]] * len(REFUSED)
     daemon.signal(signal.SIGUSR1)
     daemon.wait_for("daemon.status")
     assert_unharmed(daemon)

@@ -153,6 +153,30 @@ def test_second_signal_skips_the_rest_of_the_grace_period(
     assert set(daemon.outcomes()) == {"cancelled"}
 
 
+@pytest.mark.alone
+def test_second_signal_counts_from_when_the_first_one_came(launch: Launcher) -> None:
+    """More than a quarter of a second after it, however long that one takes to be obeyed: a job holds the GIL then."""
+    daemon = launch(
+        SLEEPER,
+        beside="""
+        import ctypes
+        @every("1h")
+        def holds():
+            current_run().stopping.wait()
+            ctypes.PyDLL(None).usleep(200_000)
+        """,
+        JOBD_GRACE_PERIOD="30",
+    )
+    daemon.wait_for("run.started", job="holds")
+    daemon.wait_for("run.started", job="sleeper")
+    daemon.signal(signal.SIGTERM)
+    time.sleep(0.3)
+    daemon.signal(signal.SIGTERM)
+    assert daemon.exit_code(within=2) == 0
+    daemon.assert_log_is_consistent()
+    assert daemon.events("shutdown.cancelling", reason="signal")
+
+
 def test_third_signal_leaves_now(launch: Launcher) -> None:
     """A third stop signal abandons whoever has not cleaned up yet; the others keep their outcome."""
     daemon = launch(
