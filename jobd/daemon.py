@@ -339,8 +339,12 @@ class Daemon:
 
     def _handle_soon(self, signum: int) -> None:
         if signum not in self._to_handle:  # like the kernel: one that waits already is not counted
-            self._to_handle.add(signum)
-            self._plane.call(self._handle, [[signum]])
+            self._to_handle.add(signum)  # RACE: first, because the plane may come to it at once
+            try:
+                self._plane.call(self._handle, [[signum]])
+            except BaseException:
+                self._to_handle.discard(signum)
+                raise
 
     def _handle(self, signum: int) -> None:
         """On the job plane: call the handler that a jobs module has installed."""

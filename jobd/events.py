@@ -146,8 +146,8 @@ DAEMON_RELOADED = _event(
     added="names of jobs", changed="likewise", removed="likewise",
 )  # fmt: skip
 RELOAD_WAITING = _event(
-    "reload.waiting", "warning", "For a reload, a module is being imported, or a lifespan opened, and that does not come "
-    "to its end; told with back-off. Nothing has changed so far, and other requests to reload wait.",
+    "reload.waiting", "warning", "For a reload, a module is being imported, or a lifespan opened, or first closed, and "
+    "that does not come to its end; told with back-off. Nothing has changed so far, and other requests to reload wait.",
     waited_s="for how long so far", stack=_STACK,
 )  # fmt: skip
 RELOAD_REFUSED = _event(

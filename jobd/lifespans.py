@@ -18,11 +18,13 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from types import CodeType
 from typing import Any, Protocol
 
 from jobd import events, faults, log, stacks
 from jobd.errors import Fault
-from jobd.plane import FRAMES, JobPlane, insist
+from jobd.plane import FRAMES as PLANE_FRAMES
+from jobd.plane import JobPlane, insist
 
 
 class Lifespan(Protocol):
@@ -63,7 +65,7 @@ class Lifespans:
     def open(self, lifespans: Sequence[Lifespan], opened: Opened) -> None:
         """Open those that are not open yet, in order. Where one raises, those before it are closed again.
 
-        One that waits for runs to end before it closes is in use again, whatever becomes of the others; one that is
+        One that was to close, and has not been asked to, is in use again, whatever becomes of the others; one that is
         closing is opened anew when that is done.
         """
         opening = _Opening(lifespans, opened)
@@ -119,7 +121,10 @@ class Lifespans:
         """Where that stands in the code which those that are being opened wait for."""
         lifespans = [] if self._opening is None else self._opening.lifespans
         awaited = [life for life in map(self._life_of, lifespans) if life is not None and not life.is_open]
-        return awaited[0].stack(self._plane.ident) if awaited else []
+        if not awaited:
+            return []
+        *_, life = [life for life in self._lives if life.group is awaited[0].group]  # where they close, the last one
+        return life.stack(self._plane.ident)
 
     def abandon(self) -> None:
         """Tell of those that have not closed, and how the others have that nobody has come to see off."""
@@ -183,7 +188,7 @@ class Lifespans:
             if life is None:
                 self._start(_Life(lifespan, opening.group))
                 return False
-            if not life.is_open:
+            if not life.may_stay:
                 return False
             if life.group is not opening.group:
                 life.group = self._in_use
@@ -252,16 +257,26 @@ class _Life:
         """Whether it has opened, and is not to close."""
         return self.has_opened and not self.has_ended and not self.group.closing
 
+    @property
+    def may_stay(self) -> bool:
+        """Whether it has opened, and has not been asked to close: one behind it may be taking its time over that."""
+        return self.has_opened and not self.has_ended and not self.is_asked
+
     def start(self, plane: JobPlane, tell: Callable[[], None]) -> None:
         """Open it on the plane; `tell` is called there when it is open, and when it has closed."""
         plane.call(self._start, [[(partial(self._begin, plane.loop, tell), tell)]])
 
     def close(self, plane: JobPlane, *, again: bool = False) -> None:
         """Have the task leave what it has entered; `again`: cancel it if it has been asked before."""
-        if again or not self.is_asked:
-            cancel = self.is_asked or not self.has_opened
-            self.is_asked = True
-            plane.call(lambda _: self._close(cancel), [[None]])
+        asked = self.is_asked
+        if again or not asked:
+            cancel = asked or not self.has_opened
+            self.is_asked = True  # RACE: first, because the plane may come to it at once
+            try:
+                plane.call(lambda _: self._close(cancel), [[None]])
+            except BaseException:
+                self.is_asked = asked
+                raise
 
     def stack(self, ident: int | None) -> list[str]:
         """Where the task stands; `ident` is the plane's thread."""
@@ -329,3 +344,7 @@ class _Life:
             return None if error is None else faults.of_lifespan(self.lifespan.module, error)
         except Exception:  # no memory, say
             return _STARVED
+
+
+#: Code of ours that stands below a lifespan's.
+FRAMES: frozenset[CodeType] = PLANE_FRAMES | {_Life._live.__code__, _Life._enter.__code__}

@@ -8,13 +8,17 @@ left to `garbage`.
 """
 
 import asyncio
+import gc
 import sys
+from collections.abc import AsyncGenerator, Iterator
 from contextvars import Context
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 from jobd import garbage
 
+#: Python's own, whatever a job puts into the module.
+_referents = gc.get_referents
 #: Frames shown at most; the outermost are left out.
 MOST = 30
 
@@ -28,6 +32,31 @@ _PARTS: dict[type, tuple[str, str]] = {
     GeneratorType: ("gi_frame", "gi_yieldfrom"),
     AsyncGeneratorType: ("ag_frame", "ag_await"),
 }
+
+
+async def _generate() -> AsyncGenerator[None, None]:
+    yield
+
+
+def _steps() -> Iterator[type]:
+    """What is awaited for a step of an asynchronous generator, such as the one that a lifespan is made of."""
+    generator = _generate()
+    for step in (generator.__anext__(), generator.athrow(Exception)):
+        yield type(step)
+        step.close()
+
+
+_STEPS = frozenset(_steps())
+
+
+def _generator_of(awaited: Any) -> Any:
+    """The generator, if that is a step of one; it has no attribute for that."""
+    if type(awaited) not in _STEPS:
+        return awaited
+    try:
+        return next((each for each in _referents(awaited) if type(each) is AsyncGeneratorType), None)
+    except Exception:  # an audit hook of a job's forbids the question
+        return None
 
 
 def of_task(task: asyncio.Task[Any], skip: frozenset[CodeType], ident: int | None) -> list[str]:
@@ -47,7 +76,7 @@ def _of_suspended(task: asyncio.Task[Any], skip: frozenset[CodeType]) -> list[st
     stack: list[str] = []
     awaited: Any = task.get_coro()
     seen: list[object] = [task, awaited]
-    while (parts := _PARTS.get(type(awaited))) and len(stack) < 10 * MOST:
+    while (parts := _PARTS.get(type(awaited := _generator_of(awaited)))) and len(stack) < 10 * MOST:
         frame, awaited = getattr(awaited, parts[0]), getattr(awaited, parts[1])
         seen += (frame, awaited)
         if frame is not None and frame.f_code not in skip:

@@ -327,8 +327,43 @@ def test_one_that_is_closing_is_opened_when_that_is_done(noted: Noted) -> None:
     noted.open("a")
     assert noted.retire() == []
     assert noted.open("a") == []
-    assert any("life" in place for place in noted.lifespans.opening_stack())
+    assert any(place.endswith("_life.<locals>.life") for place in noted.lifespans.opening_stack())
     assert noted.later(2) == ["a closes", "a opens", "all open"]
+
+
+def test_one_that_has_not_been_asked_to_close_is_in_use_again(noted: Noted) -> None:
+    """Though one behind it takes for ever over that: it is as open as ever."""
+    noted.open("a", "hangs")
+    noted.takes_s = 3600
+    assert noted.retire() == []
+    noted.takes_s = 0
+    assert noted.open("a") == ["all open"]
+    assert noted.lifespans.are_in_use(noted.of("a"))  # type: ignore[arg-type]
+    assert noted.after(noted.lifespans.close) == ["a closes"]
+
+
+def test_what_is_shown_of_an_opening_is_where_a_clean_up_hangs(noted: Noted) -> None:
+    """And not the first one, which waits for it to close."""
+    noted.open("a")
+    noted.takes_s = 3
+    noted.open("b", "hangs", "fails")
+    stack = noted.lifespans.opening_stack()
+    assert any(place.endswith("_life.<locals>.life") for place in stack), stack
+    assert noted.later(7) == ["b opens", "hangs opens", "hangs closes", "b closes", "fails"]
+
+
+def test_one_that_could_not_be_asked_to_close_is_asked_again(noted: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory was lacking before the plane had it."""
+
+    def lacking(*_: object) -> NoReturn:
+        raise MemoryError
+
+    noted.open("a")
+    with monkeypatch.context() as starved:
+        starved.setattr(noted.shared.plane, "call", lacking)
+        with pytest.raises(MemoryError):
+            noted.lifespans.close()
+    assert noted.after(noted.lifespans.close) == ["a closes"]
 
 
 def test_a_stop_opens_nothing_more(noted: Noted) -> None:
