@@ -110,12 +110,17 @@ class _Bridge(logging.Handler):
 
 
 def _logger_of(level: str) -> type:
-    """What jobs log with: structlog's filtering logger, but for what its methods do at `level` and above."""
-    told = {name: _tells(name) for name, number in _NUMBERS.items() if number >= LEVELS[level]}
-    told |= {synonym: told[name] for synonym, name in _SYNONYMS.items() if name in told}
-    told |= {"exception": _tell_exception, "log": _tell_at}
-    in_place = {f"a{name}": _coroutine(tell) for name, tell in told.items()}
-    return type("Telling", (_filtering(LEVELS[level]),), told | in_place)
+    """What jobs log with: structlog's filtering logger, but for what the methods do that log."""
+    least = LEVELS[level]
+    methods = {name: _tells(name) if number >= least else _tell_nothing for name, number in _NUMBERS.items()}
+    methods |= {synonym: methods[name] for synonym, name in _SYNONYMS.items()}
+    methods |= {"exception": _tell_exception, "log": _tells_from(least)}
+    in_place = {f"a{name}": _coroutine(tell) for name, tell in methods.items()}
+    return type("Telling", (_filtering(least),), methods | in_place)
+
+
+def _tell_nothing(self: Any, /, *said: Any, **fields: Any) -> None:
+    """Below the level."""
 
 
 def _tells(level: str) -> Callable[..., None]:
@@ -129,9 +134,13 @@ def _tell_exception(self: Any, /, *said: Any, **fields: Any) -> None:
     _tell(self, "error", said, {"exc_info": True, **fields})
 
 
-def _tell_at(self: Any, level: int, /, *said: Any, **fields: Any) -> None:
-    if self.is_enabled_for(level):
-        _tell(self, _name(level), said, fields)
+def _tells_from(least: int) -> Callable[..., None]:
+    def tell(self: Any, /, *said: Any, **fields: Any) -> None:
+        number = said[0] if said else fields.pop("level", logging.INFO)
+        if number >= least:
+            _tell(self, _name(number), said[1:], fields)
+
+    return tell
 
 
 def _coroutine(tell: Callable[..., None]) -> Callable[..., Any]:
