@@ -148,8 +148,9 @@ def recorded(here: str, *, fresh: bool) -> Iterator[Callable[[], None]]:
     began_ns = _now_ns()
 
     def take_back() -> None:
-        if fresh:
-            _put_back(old, _users(sys.modules.keys() - before.keys(), here))
+        _put_back(old)
+        if before and fresh:  # else nothing was imported after what was forgotten, or all of it stays
+            _take_out(_users(sys.modules.keys() - before.keys() - old.keys(), here), {})
         _imported.update({name: known[name] for name in old})
         _Last.names = frozenset([*_Last.names, *old])
 
@@ -270,9 +271,8 @@ def _now_ns() -> int:
     return Real.time_ns() - _COARSE_NS
 
 
-def _put_back(old: dict[str, ModuleType], new: Collection[str]) -> None:
-    """Have the old modules again, and none that was imported in their place, or for them."""
-    _take_out(new, {})
+def _put_back(old: dict[str, ModuleType]) -> None:
+    """Have the old modules again, and none that was imported in their place."""
     sys.modules.update(old)
     for name, module in old.items():
         package, _, child = name.rpartition(".")

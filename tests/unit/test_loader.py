@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -506,6 +506,29 @@ def test_nothing_of_what_was_refused_is_left(tmp_path: Path, load: Load) -> None
     source = f"import coming_package.part, staying_package\ncoming_package.part\n{JOBS.replace('named', 'other')}"
     _write(tmp_path / "coming_package" / "__init__.py", source.replace("later", "sooner"))
     assert len(load("staying_package", "coming_package", fresh=True)) == 4
+
+
+@pytest.mark.parametrize("lacking", ["_users", "_drop_cache"])
+def test_what_could_not_be_forgotten_is_all_there(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    """Memory was lacking for that, or in the middle of it: the modules of the jobs that run are what they were."""
+
+    def fails(*_: object) -> NoReturn:
+        raise MemoryError
+
+    _write(tmp_path / "first_kept.py", JOBS)
+    _write(tmp_path / "second_kept.py", JOBS.replace("named", "other").replace("later", "sooner"))
+    load("first_kept", "second_kept")
+    kept = {name: sys.modules[name] for name in ("first_kept", "second_kept")}
+    _write(tmp_path / "first_kept.py", JOBS.replace("1m", "2m"))
+    with monkeypatch.context() as starved:
+        starved.setattr(modules, lacking, fails)
+        with pytest.raises(MemoryError):
+            load("first_kept", "second_kept", fresh=True)
+    assert {name: sys.modules.get(name) for name in kept} == kept
+    load("first_kept", "second_kept", fresh=True)
+    assert sys.modules["first_kept"] is not kept["first_kept"]
 
 
 def test_a_package_without_a_file_is_imported_afresh_like_any_other(tmp_path: Path, load: Load, faults: Faults) -> None:
