@@ -37,7 +37,9 @@ WHOLE_DEPTH = 64
 #: How many values of one field are looked at: what refers to itself in several places has no end within any depth.
 VALUES = 10_000
 
-#: Of a traceback that is longer, this much of its start and of its end is kept: about as much as a line has room for.
+#: Longer than the traceback of a recursion without end, as long as its limit is Python's own; that one Python folds.
+LONG_ENTRIES = 1_100
+#: Of a longer one, this much of its start and of its end is kept: about as much as a line has room for.
 FIRST_ENTRIES = 50
 LAST_ENTRIES = 100
 #: How many exceptions that led to one another are looked at.
@@ -176,8 +178,8 @@ def failure(error: BaseException, skip: int = 0) -> dict[str, Any]:
         trace = _trace(error)
         for _ in range(skip):
             trace = trace and (trace.tb_next or trace)
-        entries = traceback.format_exception(cls, error, trace, limit=-(FIRST_ENTRIES + LAST_ENTRIES))
-        shown = "".join(entries)
+        limit = -(FIRST_ENTRIES + LAST_ENTRIES) if len(_entries(trace)) > LONG_ENTRIES else None
+        shown = "".join(traceback.format_exception(cls, error, trace, limit=limit))
     except BaseException as second:
         shown = f"<no traceback: formatting it raised {_name(type(second))}>"
     return {
@@ -200,12 +202,17 @@ def shorten(error: BaseException) -> None:
 
 
 def _shorten(trace: TracebackType | None) -> None:
+    entries = _entries(trace)
+    if len(entries) > LONG_ENTRIES:
+        entries[FIRST_ENTRIES - 1].tb_next = entries[-LAST_ENTRIES]
+
+
+def _entries(trace: TracebackType | None) -> list[TracebackType]:
     entries = []
     while trace is not None:
         entries.append(trace)
         trace = trace.tb_next
-    if len(entries) > FIRST_ENTRIES + LAST_ENTRIES:
-        entries[FIRST_ENTRIES - 1].tb_next = entries[-LAST_ENTRIES]
+    return entries
 
 
 def _chained(error: BaseException) -> Iterable[BaseException]:

@@ -579,17 +579,37 @@ def _call_broken(error: ConnectionError | None) -> NoReturn:
     raise error  # again
 
 
-def test_an_exception_that_is_raised_again_and_again_is_shown_without_its_middle() -> None:
+def test_an_exception_that_is_raised_again_and_again_is_shown_without_its_middle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its traceback grows with each time: where it came from and where it was raised last is what is kept of it."""
+    monkeypatch.setattr(render, "LONG_ENTRIES", 200)
     error, shown = None, ""
-    for _ in range(200):
+    for _ in range(render.LONG_ENTRIES):
         try:
             _call_broken(error)
         except ConnectionError as raised:
             error = raised
             shown = (ending.failed(error).fields or {})["traceback"]
-            assert _length(error) <= render.FIRST_ENTRIES + render.LAST_ENTRIES
+            assert _length(error) <= render.LONG_ENTRIES
     assert shown.index("# again") < shown.index("# at first")
+
+
+def test_a_recursion_without_end_is_shown_from_where_it_began() -> None:
+    """Python folds what is the same; so nothing of it is left out, and the count is right."""
+
+    def recurse() -> None:
+        recurse()
+
+    def begin() -> None:
+        recurse()
+
+    try:
+        begin()
+    except RecursionError as error:
+        shown = (ending.failed(error).fields or {})["traceback"]
+    assert "in begin" in shown
+    assert f"repeated {render.FIRST_ENTRIES} more" not in shown
 
 
 @pytest.mark.parametrize("role", ["cause", "context", "member"])
