@@ -63,6 +63,10 @@ class Killed(NamedTuple):
     command: str
 
 
+#: The address of a program for whom the kernel does not let see it: nobody knows whether it is another one.
+HIDDEN = 1
+
+
 class Stat(NamedTuple):
     """What `/proc/PID/stat` says."""
 
@@ -72,7 +76,7 @@ class Stat(NamedTuple):
     flags: int
     threads: int
     started: int
-    #: Where in its memory its program begins, and where its environment does and ends.
+    #: Where in its memory its program begins, and where its environment does and ends; `HIDDEN` and nought, perhaps.
     program: int
     environment: int
     environment_end: int

@@ -326,10 +326,14 @@ class _Leave:
     def __init__(self, worker: int, left: list[object]) -> None:
         self._worker = worker
         self._left = left  # held, so that nobody's finaliser is called for it
+        self.future = self  # which is what a pool looks for that is shut down
 
     def run(self, *_: object) -> None:
         if get_ident() == self._worker:  # and not a thread that the child has added to its copy of the pool
             exits.leave(0)
+
+    def cancel(self) -> None:
+        """Leave all the same: the worker will come to it."""
 
 
 def _leave_pool() -> None:

@@ -57,6 +57,7 @@ def read(path: Path, shown: str, default: schedule.Every, find: Find) -> JobsFil
 
     Raises `Unusable` for a file that cannot be read at all.
     """
+    keys.groups_of.cache_clear()
     try:
         text = textfile.read(path)
     except FileNotFoundError:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from jobd import durations, policy, textfile
@@ -145,15 +146,19 @@ def _user(value: object) -> str:
     return name
 
 
+@cache
 def groups_of(user: str) -> tuple[int, ...]:
     """The groups of a user who is not ours.
 
     They are looked up with the jobs, and not for each run: Python holds the GIL meanwhile, and where a directory of
-    users does not answer, that takes long.
+    users does not answer, that takes long. So it is done once for each user, too, until the cache is cleared.
     """
     import pwd
 
-    account = pwd.getpwnam(user)
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:  # there was one a moment ago; its runs will tell
+        return ()
     return () if account.pw_uid == os.geteuid() else tuple(os.getgrouplist(user, account.pw_gid))
 
 

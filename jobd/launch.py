@@ -112,7 +112,7 @@ def _cwd(command: Command, here: str) -> str | None:
     """Where it is executed; None: where this process is."""
     if command.cwd is not None:
         return str(Path(here, command.cwd))
-    return here if here and os.access(here, os.X_OK) else None
+    return here if here and os.access(here, os.X_OK, effective_ids=True) else None
 
 
 def _account(user: str) -> pwd.struct_passwd:

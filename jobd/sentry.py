@@ -203,7 +203,9 @@ class Sentry:
     def _end_other_program(self) -> None:
         """Kill what has taken the daemon's place, if that is another program; its supervisor would not notice."""
         program = children.stat_of(self._daemon)
-        if self._handle is None or self._program is None or program is None or program.has_been(self._program):
+        if self._handle is None or self._program is None or program is None or program.program == children.HIDDEN:
+            return
+        if program.has_been(self._program):
             return
         self._last_words.say(REPLACED)
         self._family.note()

@@ -167,7 +167,8 @@ def resolve(
     """
     given = {key: _given(key, setting, flags, environment, file) for key, setting in DECLARED.items()}
     if targets:
-        given["jobs"] = Given(" ".join(targets), "command line", tuple(targets))
+        pieces = tuple(target for target in targets if target.strip())  # a variable of a script may be empty
+        given["jobs"] = Given(" ".join(targets), "command line", pieces)
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for key, setting in DECLARED.items():

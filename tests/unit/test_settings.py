@@ -193,6 +193,13 @@ def test_names_are_not_folded() -> None:
     assert resolved.unknown == {}
 
 
+def test_an_empty_target_of_the_command_line_is_none() -> None:
+    """A script may hand on a variable that is empty; where nothing else is given, that is a fault."""
+    resolved = settings.resolve({}, {}, EnvFile(), ["", "one", " ", "two three"])
+    assert resolved.settings.jobs == ("one", "two three")
+    assert [fault.setting for fault in settings.resolve({}, {}, EnvFile(), [" "]).faults] == ["JOBD_JOBS"]
+
+
 def test_several_targets_are_separated_by_blanks_of_any_kind() -> None:
     """Tabs, newlines and several blanks in a row separate as one blank does."""
     assert resolve(environment={"JOBD_JOBS": " a  b:c\t\nd "}).settings.jobs == ("a", "b:c", "d")
