@@ -122,8 +122,8 @@ def test_guard_kills_where_the_first_fence_is_gone(run: Run) -> None:
 def test_signal_that_nobody_reads_is_a_deadline(run: Run) -> None:
     """No word has come, but a stop signal waits in the pipe for the whole bound."""
     process = run("hang()")
-    process.terminate()
     before = time.monotonic()
+    process.terminate()
     assert process.wait(LIMIT_S) == -signal.SIGKILL
     assert time.monotonic() - before > 0.5
 
@@ -157,8 +157,8 @@ def test_stop_signal_that_comes_to_a_daemon_that_hangs_over_another_is_a_deadlin
     assert process.stdout is not None
     assert process.stdout.readline() == "[10]\n"
     time.sleep(1.2)  # until the guard has found twice that it was none for the stop
-    process.terminate()
     before = time.monotonic()
+    process.terminate()
     assert process.stdin is not None
     process.stdin.write("go on\n")
     process.stdin.flush()
