@@ -114,7 +114,7 @@ def test_status_is_told_while_the_loop_is_blocked(launch: Launcher) -> None:
         """
         @every("1h")
         async def blocker():
-            time.sleep(1.5)  # here
+            time.sleep(4)  # here
         """,
         JOBD_GRACE_PERIOD="5",
     )

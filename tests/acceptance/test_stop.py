@@ -30,7 +30,7 @@ def test_idle_daemon_stops_at_once(launch: Launcher, signum: signal.Signals) -> 
     daemon.assert_log_is_consistent()
     assert daemon.events("shutdown.requested", signal=signum.name, running=0, grace_period_s=60)
     assert not daemon.events("shutdown.cancelling")
-    assert daemon.lines[-1]["shutdown_s"] < 0.5
+    assert daemon.lines[-1]["shutdown_s"] < 2
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_leftovers_are_cancelled_when_the_grace_period_ends(launch: Launcher, si
     assert daemon.stop(signum, within=2) == 0
     daemon.assert_log_is_consistent()
     assert set(daemon.outcomes()) == {"cancelled"}
-    assert 0.9 <= seconds_between(daemon, "shutdown.requested", "shutdown.cancelling") < 1.6
+    assert 0.9 <= seconds_between(daemon, "shutdown.requested", "shutdown.cancelling") < 2.5
     cancelling = daemon.events("shutdown.cancelling")[0]
     running = len(daemon.events("run.started"))
     assert (cancelling["reason"], cancelling["running"]) == ("grace_period", running)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from jobd import watch
 from jobd.plane import JobPlane
 
 from .virtual import VirtualLoop
@@ -39,3 +40,8 @@ def test_a_task_takes_its_first_step_at_once(loop: VirtualLoop) -> None:
 def test_where_a_call_comes_between_a_task_steps_in_the_next_turn(loop: VirtualLoop) -> None:
     """Any thread may call; neither is lost, and the task's step is not taken twice."""
     assert steps_of(loop, between=True) == ["made", "first step", "call", "second step"]
+
+
+def test_who_holds_the_plane_is_named_within_a_second() -> None:
+    """Whenever that has begun between two looks, on a machine that lets us look when we want to."""
+    assert watch.HELD_S + watch.LOOK_EVERY_S < 1
