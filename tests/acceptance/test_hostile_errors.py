@@ -126,7 +126,9 @@ OUTSIDE = {
     "finaliser": ("def fail(): raise ValueError('of the finaliser')\nFinal(fail)", "of the finaliser"),
     "finaliser that logs": ("Final(lambda: log.info('logged by a finaliser'))", "logged by a finaliser"),
     "finaliser in a circle": (
-        "def fail(): raise ValueError('of the circle')\nfinal = Final(fail); final.me = final\ndel final; gc.collect()",
+        "def fail():\n    gone.append(True)\n    raise ValueError('of the circle')\n"
+        "gone = []; final = Final(fail); final.me = final\ndel final\n"
+        "while not gone: gc.collect(); time.sleep(0.01)",  # which does nothing while another thread collects
         "of the circle",
     ),
     "callback of a reference": (
@@ -140,7 +142,7 @@ OUTSIDE = {
     ),
     "callback of the collector": (
         "def fail(*args):\n    gc.callbacks.remove(fail)\n    raise ValueError('of the collector')\n"
-        "gc.callbacks.append(fail); gc.collect()",
+        "gc.callbacks.append(fail)\nwhile fail in gc.callbacks: gc.collect(); time.sleep(0.01)",
         "of the collector",
     ),
     "warning": ("warnings.warn('a warning of a job')", "a warning of a job"),
