@@ -147,6 +147,7 @@ def test_thousands_of_failures_into_a_stalled_reader_are_bounded(launch: Launche
     assert daemon.lines[-1]["event"] == "daemon.stopped"
 
 
+@pytest.mark.alone  # a reader that takes nothing for half a second loses the last line
 def test_tens_of_thousands_of_short_lines_into_a_stalled_reader_are_bounded(launch: Launcher) -> None:
     """What waits takes as much memory as it is long, however much it took to make it."""
     daemon = launch(

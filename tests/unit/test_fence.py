@@ -111,6 +111,7 @@ def test_first_fence_falls_first(run: Run) -> None:
     assert "in hang" in process.stderr.read()
 
 
+@pytest.mark.alone  # the stacks have a tenth of a second
 def test_guard_kills_where_the_first_fence_is_gone(run: Run) -> None:
     """It does not depend on anything in the process; the stacks are printed all the same."""
     process = run("fences.arm(0.3)\nfaulthandler.cancel_dump_traceback_later()\nhang()")
