@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 MINUTES ?= 10
-WORKERS ?= 4
+WORKERS ?= 3
 
 .PHONY: help run test fuzz chaos bench bench-quick check lint types layers audit docs clean
 
@@ -14,7 +14,7 @@ help: ## list what can be made
 run: $(INSTALLED) ## run the demo job until Ctrl-C
 	@exec $(BIN)/jobd run
 
-test: $(INSTALLED) ## run every test that this machine can run, WORKERS=4 at once: most of them wait
+test: $(INSTALLED) ## run every test that this machine can run, WORKERS=3 at once: most of them wait
 	@$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist worksteal $(ARGS) || test $$? = 5
 	@$(BIN)/python -m pytest -m alone $(ARGS) || test $$? = 5  # 5: there is none
 

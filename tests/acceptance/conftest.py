@@ -57,10 +57,12 @@ class Launcher:
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launcher]:
-    """Starts daemons; fails the test if one of them leaves a process behind."""
+    """Starts daemons; fails the test if one of them leaves a process behind, and shows what they said if it fails."""
     launcher = Launcher(tmp_path)
     yield launcher
     left = launcher.end()
+    for daemon in launcher.started:
+        print(daemon.told())
     assert not left, f"processes left behind: {left}"
 
 

@@ -205,10 +205,14 @@ class Daemon:
 
     def fail(self, what: str) -> NoReturn:
         """Fail the test, and show what the daemon has said."""
-        shown = b"".join(raw[:1000] for raw in self.log.raw[-25:]).decode("utf-8", "backslashreplace")
-        state = self.process.poll()
-        garbage = f"\nno JSON: {self.log.garbage[:3]}" if self.log.garbage else ""
-        pytest.fail(f"{what}{garbage}\nexit code so far: {state}\nlog:\n{shown}\nstderr:\n{self.stderr[-4000:]}")
+        pytest.fail(f"{what}\n{self.told()}")
+
+    def told(self) -> str:
+        """What it has said last, for whoever looks into a failure."""
+        log = b"".join(raw[:1000] for raw in self.log.raw[-25:]).decode("utf-8", "backslashreplace")
+        stderr = b"".join(self._stderr).decode("utf-8", "backslashreplace")[-4000:]
+        garbage = f"no JSON: {self.log.garbage[:3]}\n" if self.log.garbage else ""
+        return f"{garbage}exit code so far: {self.process.poll()}\nlog:\n{log}\nstderr:\n{stderr}"
 
     def end(self) -> list[int]:
         """End what the test has left behind, by pid; who that was, the daemon itself apart."""

@@ -203,6 +203,7 @@ def test_a_timeout_that_is_ignored_ends_with_sigkill(launch: Launcher) -> None:
     daemon.assert_log_is_consistent()
 
 
+@pytest.mark.alone  # the killed have three tenths of a second to die
 def test_a_stubborn_command_does_not_hold_up_the_stop(launch: Launcher) -> None:
     """SIGKILL at the cancel timeout; the run was cancelled, nothing was abandoned, and the daemon leaves with 0."""
     daemon = run(launch, stubborn=STUBBORN, obeys="echo up; exec sleep 600")
@@ -279,6 +280,7 @@ def test_orphans_are_gone_after_the_run(launch: Launcher) -> None:
     daemon.assert_log_is_consistent()
 
 
+@pytest.mark.alone  # the killed have three tenths of a second to die
 def test_orphans_are_gone_after_the_stop(launch: Launcher) -> None:
     """The stop is the end of the run, so nothing of it outlives the daemon."""
     daemon = run(

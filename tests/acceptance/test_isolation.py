@@ -122,6 +122,7 @@ def test_it_may_clean_up_when_it_is_cancelled(launch: Launcher) -> None:
     assert daemon.events("cleaned up")
 
 
+@pytest.mark.alone  # the killed have three tenths of a second to die
 def test_one_that_holds_the_gil_is_killed(launch: Launcher) -> None:
     """After the cancel timeout; nothing had to be abandoned, so the exit code is 0."""
     daemon = launch(HOLDS_THE_GIL, JOBD_GRACE_PERIOD="0.3")
@@ -134,6 +135,7 @@ def test_one_that_holds_the_gil_is_killed(launch: Launcher) -> None:
     assert has_ended(pid)
 
 
+@pytest.mark.alone  # the killed have three tenths of a second to die
 def test_one_that_holds_the_gil_holds_up_nobody(launch: Launcher) -> None:
     """The others' ticks go on, and SIGUSR1 is answered."""
     daemon = launch(HOLDS_THE_GIL, beside=BEAT, JOBD_GRACE_PERIOD="0.3")
