@@ -161,6 +161,30 @@ class Daemon:
             self.fail(f"{event} {fields or ''} has not come {count} times within {timeout} s")
         return line
 
+    def wait_for_run(self, tick: int, job: str) -> Line:
+        """The start of the first run of this tick or a later one, because a busy machine may have missed some."""
+
+        def found(lines: list[Line]) -> Line | None:
+            started = matching(lines, "run.started", {"job": job})
+            return next((line for line in started if line["tick"] >= tick), None)
+
+        line: Line | None = self.log.wait_until(found, PATIENCE_S)
+        if line is None:
+            self.fail(f"no run of {job} has started at tick {tick} or later")
+        return line
+
+    def wait_for_missed(self, job: str, at_least: int) -> Line:
+        """The first row of so many missed ticks, because a busy machine may have made shorter ones."""
+
+        def found(lines: list[Line]) -> Line | None:
+            skipped = matching(lines, "tick.skipped", {"job": job, "reason": "missed"})
+            return next((line for line in skipped if line["count"] >= at_least), None)
+
+        line: Line | None = self.log.wait_until(found, PATIENCE_S)
+        if line is None:
+            self.fail(f"{job} has not missed {at_least} ticks in a row")
+        return line
+
     def signal(self, signum: Signals) -> None:
         """Send the signal."""
         if signum in (SIGTERM, SIGINT) and self._first_stop is None:

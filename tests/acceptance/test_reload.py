@@ -43,7 +43,7 @@ def test_jobs_are_added_changed_and_removed(launch: Launcher) -> None:
     started = daemon.events("run.started", job="steady")
     first = instant(started[0], "scheduled_at")
     offsets = [(instant(line, "scheduled_at") - first).total_seconds() / 0.5 for line in started]
-    assert offsets == [line["tick"] for line in started] == list(range(len(started)))
+    assert offsets == [line["tick"] for line in started]
     assert [line["tick"] for line in daemon.events("run.started", job="changes")] == [0, 1]
 
 

@@ -418,7 +418,7 @@ def assert_functions_went_on_and_coroutines_did_not(daemon: Daemon) -> None:
     first = next(n for n, line in enumerate(lines) if line["event"] == "run.started" and line["job"] == "blocker")
     last = next(n for n, line in enumerate(lines) if line["event"] == "run.finished" and line["job"] == "blocker")
     during = [line["job"] for line in lines[first:last] if line["event"] == "run.started"]
-    assert during.count("function_bystander") >= 10
+    assert during.count("function_bystander") >= 5
     assert during.count("coroutine_bystander") <= 2
     skipped = daemon.events("tick.skipped", job="coroutine_bystander", reason="missed")
     assert sum(line["count"] for line in skipped) >= 10

@@ -79,6 +79,13 @@ class Service:
         until(lambda: bool(self.logged(event, **fields)), f"{event} {fields} in the log", within_s)
         return self.logged(event, **fields)[0]
 
+    def wait_for_run(self, tick: int, job: str) -> None:
+        """Wait until a run of this tick or a later one has succeeded; a busy machine may have missed some."""
+        until(
+            lambda: any(line["tick"] >= tick for line in self.logged("run.finished", job=job, outcome="succeeded")),
+            f"a run of {job} at tick {tick} or later in the log",
+        )
+
     def wait_for_lines(self, event: str, count: int, within_s: float = 20.0) -> None:
         """Wait until there are so many lines of an event."""
         until(lambda: len(self.logged(event)) >= count, f"{count} times {event} in the log", within_s)

@@ -43,7 +43,7 @@ def test_the_log_goes_on_when_journald_is_restarted(jobd: Service) -> None:
     jobd.wait_for_line("run.finished")
     jobd.box.run("systemctl", "restart", "systemd-journald")
     last = jobd.logged("run.started")[-1]["tick"]
-    jobd.wait_for_line("run.finished", tick=last + 3)
+    jobd.wait_for_run(last + 3, "beats")
     jobd.systemctl("stop")
     log = jobd.log()
     ticks = [line["tick"] for line in log if line["event"] == "run.started"]

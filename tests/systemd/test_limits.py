@@ -68,7 +68,7 @@ def start(jobd: Service, jobs: str) -> None:
 def assert_goes_on(jobd: Service) -> None:
     """A run starts later than now, and ends well."""
     last = jobd.logged("run.started", job="beats")[-1]["tick"]
-    jobd.wait_for_line("run.finished", job="beats", tick=last + 1, outcome="succeeded")
+    jobd.wait_for_run(last + 1, "beats")
     assert (jobd.show("ActiveState"), jobd.show("NRestarts")) == ("active", "0")
 
 

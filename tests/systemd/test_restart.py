@@ -65,7 +65,7 @@ def test_a_daemon_that_works_is_left_alone_by_a_quick_watchdog(jobd: Service) ->
     jobd.settings(JOBD_JOBS="jobs")
     jobd.drop_in(QUICK_WATCHDOG)
     jobd.systemctl("start")
-    jobd.wait_for_line("run.finished", tick=8)
+    jobd.wait_for_run(8, "busy")
     assert (jobd.show("NRestarts"), jobd.show("ActiveState")) == ("0", "active")
 
 
