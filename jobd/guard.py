@@ -46,6 +46,7 @@ class Guard:
         self._bound_s = bound_s
         self._family = Family(os.getpid())
         self._noted = False
+        self._noted_here = False  # and not by the guard
         self._told = False
         self._ending = False
         self._deaf = False
@@ -93,13 +94,15 @@ class Guard:
     def note(self) -> None:
         """Remember the children that are there now, and theirs."""
         self._noted = children.any_left()
-        if self._noted and self._ask(sentry.NOTE) is None:
+        self._noted_here = self._noted and self._ask(sentry.NOTE) is None
+        if self._noted_here:
             self._family.note()
 
     def terminate(self) -> None:
         """Ask those that have been noted to end."""
         if self._noted and (self._deaf or not self._tell(sentry.TERMINATE)):
-            self._family.note()
+            if not self._noted_here:  # late, because the guard has taken with it what it had noted
+                self._family.note()
             self._family.terminate()
 
     def end(self, within_s: float) -> list[Killed]:

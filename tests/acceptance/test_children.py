@@ -236,7 +236,8 @@ def test_child_of_a_shell_that_has_ended_is_remembered(launch: Launcher) -> None
     assert daemon.events("children.killed")[0]["count"] == 2
 
 
-def test_child_that_clean_up_starts_is_left_alone_until_the_end(launch: Launcher) -> None:
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "without a guard"])
+def test_child_that_clean_up_starts_is_left_alone_until_the_end(launch: Launcher, guarded: bool) -> None:
     """A cancelled run may run a command in its `finally`; nobody sends that one a signal while there is time."""
     daemon = launch(
         """
@@ -251,6 +252,8 @@ def test_child_that_clean_up_starts_is_left_alone_until_the_end(launch: Launcher
         JOBD_CANCEL_TIMEOUT="5",
     )
     family_grown(daemon, 1)
+    if not guarded:
+        _kill_guard(daemon)
     assert daemon.stop(within=4) == 0
     daemon.assert_log_is_consistent()
     assert daemon.events("cleaned", code=0)
@@ -373,6 +376,7 @@ def test_zombies_do_not_delay_the_stop(launch: Launcher) -> None:
     assert not daemon.events("children.killed")
 
 
+@pytest.mark.alone  # three floods take what there is, and the last lines have six tenths of a second
 def test_flood_into_a_stalled_reader_does_not_delay_the_stop(launch: Launcher) -> None:
     """Children that fill every pipe, with nobody at the other end of the log: gone within the bound, with them."""
     daemon = launch(

@@ -41,7 +41,7 @@ def test_anchor_clock(launch: Launcher) -> None:
         started = daemon.events("run.started")
         multiples = [instant(line, "scheduled_at").timestamp() * 1e6 / 400_000 for line in started]
         assert all(abs(each - round(each)) < 1e-4 for each in multiples), multiples
-        assert [round(each - multiples[0]) for each in multiples] == [line["tick"] for line in started]
+        assert len({round(each) - line["tick"] for each, line in zip(multiples, started, strict=True)}) == 1
         assert instant(started[0], "scheduled_at") > instant(daemon.events("daemon.starting")[0])
 
 
