@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterable
 from datetime import date, datetime, time
 from enum import Enum
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -179,13 +180,26 @@ def failure(error: BaseException, skip: int = 0) -> dict[str, Any]:
         for _ in range(skip):
             trace = trace and (trace.tb_next or trace)
         limit = -(FIRST_ENTRIES + LAST_ENTRIES) if len(_entries(trace)) > LONG_ENTRIES else None
-        shown = "".join(traceback.format_exception(cls, error, trace, limit=limit))
+        shown = _formatted(cls, error, trace, limit)
     except BaseException as second:
         shown = f"<no traceback: formatting it raised {_name(type(second))}>"
     return {
         "error": {"type": _full_name(cls), "message": text(error, TEXT_CHARS)},
         "traceback": _encodable(shown),
     }
+
+
+def _formatted(cls: type[BaseException], error: BaseException, trace: TracebackType | None, limit: int | None) -> str:
+    """The traceback as Python shows it.
+
+    In some versions of it, the parser that finds the place within a line is confused where another thread uses it at the
+    same moment (python/cpython#106905), which has gone the next time.
+    """
+    shown = partial(traceback.format_exception, cls, error, trace, limit=limit)
+    try:
+        return "".join(shown())
+    except SystemError:
+        return "".join(shown())
 
 
 def shorten(error: BaseException) -> None:

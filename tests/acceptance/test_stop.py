@@ -391,6 +391,7 @@ HOLD = "ctypes.PyDLL(None).sleep(60)  # here"
 FENCED = (1, -signal.SIGKILL)
 
 
+@pytest.mark.alone  # the second fence falls two tenths of a second after the first one
 def test_gil_held_from_the_stop_on_ends_at_the_last_fence(launch: Launcher) -> None:
     """C code that holds the GIL once the stop has begun: the process still ends in time, with 1."""
     daemon = launch(
@@ -409,6 +410,7 @@ def test_gil_held_from_the_stop_on_ends_at_the_last_fence(launch: Launcher) -> N
     assert "jobs.py" in daemon.stderr
 
 
+@pytest.mark.alone  # the stacks have a tenth of a second
 @pytest.mark.parametrize("place", ["def job(): ", "async def job(): "], ids=["function", "coroutine"])
 def test_gil_held_from_before_the_signal_on_ends_at_the_last_fence(launch: Launcher, place: str) -> None:
     """Nobody in the daemon can hear the signal: the guard does, and ends it in time, with its stacks on stderr."""

@@ -1,7 +1,7 @@
 """The public face: what `import jobd` gives, and what it must not cost."""
 
-import ast
 import pathlib
+import re
 
 import pytest
 
@@ -52,7 +52,5 @@ def test_declaring_a_job_imports_neither_log_nor_daemon() -> None:
 def test_no_module_imports_from_the_package_root_but_the_version() -> None:
     """Inside the package, modules are imported, not the lazy names of the root."""
     for path in pathlib.Path(jobd.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == "jobd":
-                names = {alias.name for alias in node.names}
-                assert not names & {"every", "current_run", "Run"}, path.name
+        for names in re.findall(r"^ *from jobd import (\([^)]*\)|.*)", path.read_text(), re.MULTILINE):
+            assert not set(re.findall(r"\w+", names)) & {"every", "current_run", "Run"}, path.name

@@ -625,6 +625,20 @@ def test_exceptions_that_led_to_one_are_shortened_with_it(role: str) -> None:
     assert _length(shared) == render.FIRST_ENTRIES + render.LAST_ENTRIES
 
 
+def test_a_traceback_that_another_thread_confuses_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that show one at once may get a SystemError from Python's own parser."""
+    answers: list[list[str] | None] = [None, ["here"]]
+
+    def confused(*_: object, **__: object) -> list[str]:
+        answer = answers.pop(0)
+        if answer is None:
+            raise SystemError("AST constructor recursion depth mismatch")
+        return answer
+
+    monkeypatch.setattr("traceback.format_exception", confused)
+    assert render.failure(ValueError())["traceback"] == "here"
+
+
 def test_the_traceback_that_a_job_logs_is_left_whole() -> None:
     """It may be about to raise the exception on; only what is shown of it is limited."""
     error = ConnectionError("broken")
