@@ -192,8 +192,8 @@ def failure(error: BaseException, skip: int = 0) -> dict[str, Any]:
 def _formatted(cls: type[BaseException], error: BaseException, trace: TracebackType | None, limit: int | None) -> str:
     """The traceback as Python shows it.
 
-    In some versions of it, the parser that finds the place within a line is confused where another thread uses it at the
-    same moment (python/cpython#106905), which has gone the next time.
+    In some versions of it, the parser that finds the place within a line is confused where another thread uses it at
+    the same moment (python/cpython#106905), which has gone the next time.
     """
     shown = partial(traceback.format_exception, cls, error, trace, limit=limit)
     try:
