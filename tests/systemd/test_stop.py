@@ -129,7 +129,7 @@ def test_a_stop_may_take_longer_than_the_timeout_of_systemd(
     "rest",
     [
         pytest.param("time.sleep(600)", id="never ends"),
-        pytest.param("for _ in range(50):\n    time.sleep(0.1)\nfrom jobd.demo import run_job\n", id="is slow"),
+        pytest.param("for _ in range(300):\n    time.sleep(0.1)\nfrom jobd.demo import run_job\n", id="is slow"),
     ],
 )
 def test_a_stop_during_an_import_ends_the_process_at_once(jobd: Service, rest: str) -> None:
@@ -141,7 +141,7 @@ def test_a_stop_during_an_import_ends_the_process_at_once(jobd: Service, rest: s
     assert jobd.show("ActiveState") == "activating"
     jobd.systemctl("stop")
     assert (jobd.show("ActiveState"), jobd.show("Result"), jobd.show("ExecMainStatus")) == ("inactive", "success", "0")
-    assert jobd.logged("daemon.stopped")[0]["uptime_s"] < 4
+    assert jobd.logged("daemon.stopped")[0]["uptime_s"] < 20
 
 
 def test_a_start_that_takes_too_long_is_a_failure_and_tried_again(jobd: Service) -> None:
