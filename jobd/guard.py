@@ -18,6 +18,7 @@ Tricky:
 import json
 import mmap
 import os
+import signal
 import socket
 from collections.abc import Callable
 from select import POLLIN, poll
@@ -158,18 +159,21 @@ class Guard:
 
 
 def _fork_twice(stand: Callable[[], NoReturn]) -> None:
-    """Call `stand` in a process that is no child of ours, if processes are to be had."""
+    """Call `stand` in a process that is no child of ours, if processes are to be had.
+
+    No signal reaches it before it unblocks them: a Ctrl-C goes to everybody at the terminal.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         between = os.fork()
-    except OSError:
-        return
-    if between == 0:
-        try:
-            if os.fork() == 0:
-                stand()
-        finally:
-            os._exit(0)
-    try:
+        if between == 0:
+            try:
+                if os.fork() == 0:
+                    stand()
+            finally:
+                os._exit(0)
         os.waitpid(between, 0)
-    except ChildProcessError:  # SIGCHLD is ignored
+    except OSError:  # no process is to be had; or SIGCHLD is ignored
         pass
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -520,6 +520,25 @@ def test_children_do_not_outlive_a_third_signal(launch: Launcher) -> None:
     daemon.assert_log_is_consistent()
 
 
+#: Whoever is forked has signals waiting in its very first moment, as from a Ctrl-C on the terminal.
+SIGNALLED_IN_THE_FORK = """
+import os, signal
+def signalled(): os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)
+os.register_at_fork(after_in_child=signalled)
+from jobd.__main__ import main
+main()
+"""
+
+
+def test_guard_hears_no_signal_of_its_own_from_its_first_moment_on(launch: Launcher) -> None:
+    """They are meant for the daemon."""
+    daemon = launch("@every('0.1')\nasync def beat(): pass", program=(sys.executable, "-c", SIGNALLED_IN_THE_FORK))
+    daemon.wait_for("run.finished")
+    assert guard_of(daemon)
+    assert daemon.stop() == 0
+    daemon.assert_log_is_consistent()
+
+
 def _kill_guard(daemon: Daemon) -> None:
     os.kill(guard_of(daemon), signal.SIGKILL)
 
