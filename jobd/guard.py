@@ -58,7 +58,7 @@ class Guard:
         handle = children.handle_of(os.getpid())
         shared = self._unread_since, self._reading
         watch = sentry.Sentry(line, handle, bound_s, self._family, kin.Orphans(self.daemon_name), *shared, last_words)
-        _fork_twice(watch.stand)
+        _post(watch.stand)
         line.close()
         if handle is not None:
             os.close(handle)
@@ -158,22 +158,30 @@ class Guard:
         return bool(poller.poll(max(0.0, until - Real.monotonic()) * 1000))
 
 
-def _fork_twice(stand: Callable[[], NoReturn]) -> None:
+def _post(stand: Callable[[], NoReturn]) -> None:
     """Call `stand` in a process that is no child of ours, if processes are to be had.
 
     No signal reaches it before it unblocks them: a Ctrl-C goes to everybody at the terminal.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        between = os.fork()
-        if between == 0:
-            try:
-                if os.fork() == 0:
-                    stand()
-            finally:
-                os._exit(0)
-        os.waitpid(between, 0)
-    except OSError:  # no process is to be had; or SIGCHLD is ignored
-        pass
+        _fork_twice(stand)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _fork_twice(stand: Callable[[], NoReturn]) -> None:
+    try:
+        between = os.fork()
+    except OSError:
+        return
+    if between == 0:
+        try:
+            if os.fork() == 0:
+                stand()
+        finally:
+            os._exit(0)
+    try:
+        os.waitpid(between, 0)
+    except ChildProcessError:  # SIGCHLD is ignored
+        pass
