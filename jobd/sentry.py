@@ -112,7 +112,7 @@ class Sentry:
     def _prepare(self) -> None:
         for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
             signal.signal(signum, signal.SIG_IGN)  # a Ctrl-C is meant for the daemon
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what has come until now goes: it was blocked for that
         os.chdir("/")
         title.tell("jobd-guard")
         kept = [self._line.fileno(), *signals.pipe(), *self._last_words.descriptors]
